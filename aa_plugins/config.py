@@ -1,0 +1,124 @@
+"""What to filter with, and where: the one configuration that every host passes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+FILTERS = ("adaptive", "bank", "blur", "none")
+NORMALIZATIONS = ("group", "joint")
+INITS = ("binomial", "identity", "paper")
+PAD_MODES = ("reflect", "replicate", "zeros", "circular")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError, naming value and remedy, unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class AAConfig:
+    """Anti-aliasing of a network: the filter, its start, and the sites that get one.
+
+    Args:
+        filter: "adaptive" predicts free k×k taps for each pixel and channel group (Zou et al.,
+            BMVC 2020); "bank" predicts a convex mixture of fixed zero-phase low-pass filters;
+            "blur" is a fixed binomial filter (Zhang, ICML 2019); "none" converts nothing, so
+            that a baseline runs through the same configuration.
+        kernel_size: taps along each axis. "adaptive": odd, 3 to 7; "blur": 2 to 7; "bank": odd,
+            3 to 7, the widest binomial of the bank (its members are 1, 3, …, kernel_size taps).
+        groups: channel groups that share one predicted filter. Where it doesn't divide a site's
+            channels, gcd(groups, channels) is used there and reported.
+        normalize: "group" (softmax over each group's taps: DC gain 1) or "joint" (softmax over
+            all groups and taps, as the published code does; with init="paper" only).
+        init: "binomial" (starts as the fixed blur), "identity" (starts as the unmodified
+            network) or "paper" (Kaiming predictor, unit norm).
+        pad_mode: "reflect", "replicate", "zeros" or "circular". "replicate" is the one to export
+            with: it has no test on shapes, and every runtime knows it.
+        max_pool, avg_pool, conv, shortcut, merging: which kinds of sites to convert: strided
+            max-pools, average pools, strided convolutions, residual shortcuts, patch mergings.
+        stem: also convert strided convolutions of the stem whose kernel overlaps (patch
+            embeddings never are).
+        dilated: also filter, at stride 1, where a stride was replaced by dilation.
+
+    Raises:
+        ValueError: for an unknown or inconsistent value.
+    """
+
+    filter: str = "adaptive"
+    kernel_size: int = 3
+    groups: int = 8
+    normalize: str = "group"
+    init: str = "binomial"
+    pad_mode: str = "reflect"
+    max_pool: bool = True
+    avg_pool: bool = True
+    conv: bool = True
+    shortcut: bool = True
+    merging: bool = True
+    stem: bool = False
+    dilated: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("filter", self.filter, FILTERS)
+        check_choice("normalize", self.normalize, NORMALIZATIONS)
+        check_choice("init", self.init, INITS)
+        check_choice("pad_mode", self.pad_mode, PAD_MODES)
+        for field in fields(self):
+            if field.type == "int":
+                check_positive_int(field.name, getattr(self, field.name))
+            if field.type == "bool" and not isinstance(getattr(self, field.name), bool):
+                value = getattr(self, field.name)
+                raise ValueError(f"{field.name}={value!r} must be True or False")
+        check_kernel_size(self.kernel_size, odd=self.filter in ("adaptive", "bank"))
+        if self.filter == "adaptive":
+            check_normalization(self.normalize, self.init)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a plain dict, which `from_dict` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AAConfig:
+        """Build from a mapping of field names; an unknown name is a ValueError."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"unknown AAConfig field {unknown[0]!r}: known are {', '.join(known)}")
+        return cls(**values)
+
+    @classmethod
+    def of(cls, value: AAConfig | Mapping[str, Any] | None) -> AAConfig:
+        """An AAConfig from itself, from a mapping of its fields, or the default from None."""
+        if isinstance(value, cls):
+            return value
+        return cls.from_dict(value or {})
+
+
+def check_positive_int(name: str, value: object) -> None:
+    """Raise ValueError unless `value` is a positive int."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a positive whole number")
+
+
+def check_kernel_size(kernel_size: int, odd: bool) -> None:
+    """Raise ValueError unless a filter of `kernel_size` taps can be built."""
+    check_positive_int("kernel_size", kernel_size)
+    if not 2 <= kernel_size <= 7:
+        raise ValueError(f"kernel_size={kernel_size} is out of range: choose 2 to 7 taps")
+    if odd and kernel_size % 2 == 0:
+        raise ValueError(
+            f"kernel_size={kernel_size} is even, and a predicted filter needs a centre tap: "
+            'choose 3, 5 or 7 (an even fixed blur is filter="blur")'
+        )
+
+
+def check_normalization(normalize: str, init: str) -> None:
+    """Raise ValueError where joint normalisation is combined with a unit-gain start."""
+    if normalize == "joint" and init != "paper":
+        raise ValueError(
+            f'normalize="joint" scales every group by about 1/groups, so init={init!r} cannot '
+            'hold: use init="paper", or normalize="group"'
+        )

@@ -1,0 +1,72 @@
+"""The adaptive filter with free taps (Zou et al., "Delving Deeper into Anti-aliasing")."""
+
+from __future__ import annotations
+
+import torch
+
+from aa_plugins.config import NORMALIZATIONS, check_choice, check_kernel_size, check_normalization
+from aa_plugins.layers.predicted import PredictedFilter
+from aa_plugins.ops import binomial_taps
+
+
+class AdaptiveBlurPool2d(PredictedFilter):
+    """Low-pass filter predicted per pixel and channel group, and subsampling.
+
+    (N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉). Written from Zou, Xiao, Yu and Lee, BMVC 2020,
+    section 3; unlike the published layer it predicts at kept positions only.
+
+    Args:
+        channels: C of the input, divisible by `groups`.
+        kernel_size: taps along each axis: 3, 5 or 7.
+        stride: pixels of the input between kept positions.
+        groups: channel groups, each with its own predicted filter.
+        normalize: "group" (softmax over a group's k² taps, DC gain 1) or "joint" (softmax over
+            all groups·k² channels, as published; DC gain 1/groups on average; init="paper" only).
+        init: "binomial" (starts as BlurPool2d), "identity" (starts as plain subsampling) or
+            "paper" (Kaiming predictor, unit norm).
+        pad_mode: "reflect", "replicate", "zeros" or "circular".
+
+    Raises:
+        ValueError: for an even kernel, groups that do not divide channels, or an unknown value.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        stride: int = 2,
+        groups: int = 8,
+        normalize: str = "group",
+        init: str = "binomial",
+        pad_mode: str = "reflect",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_kernel_size(kernel_size, odd=True)
+        check_choice("normalize", normalize, NORMALIZATIONS)
+        check_normalization(normalize, init)
+        super().__init__(
+            channels,
+            kernel_size,
+            predictor_size=kernel_size,
+            logits_per_group=kernel_size**2,
+            stride=stride,
+            groups=groups,
+            init=init,
+            pad_mode=pad_mode,
+            device=device,
+            dtype=dtype,
+        )
+        self.normalize = normalize
+
+    def start_logits(self) -> torch.Tensor:
+        taps = binomial_taps(self.kernel_size)
+        return (taps[:, None] * taps).log().flatten()
+
+    def taps_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.normalize == "joint":
+            return logits.flatten(1, 2).softmax(1).unflatten(1, logits.shape[1:3])
+        return logits.softmax(2)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, normalize={self.normalize!r}"

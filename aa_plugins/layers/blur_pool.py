@@ -1,0 +1,63 @@
+"""The fixed binomial filter (Zhang, "Making Convolutional Networks Shift-Invariant Again")."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from aa_plugins.config import PAD_MODES, check_choice, check_kernel_size, check_positive_int
+from aa_plugins.ops import binomial_taps, blur2d
+
+
+class BlurPool2d(nn.Module):
+    """Binomial low-pass filter and subsampling (Zhang, ICML 2019, section 3).
+
+    Odd and even kernels share one shape rule, (N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉). The
+    kernel is a non-persistent buffer, so checkpoints neither hold nor miss it.
+
+    Args:
+        channels: C of the input; kept for the hosts' signature, the kernel is shared.
+        kernel_size: 2 to 7 taps along each axis.
+        stride: pixels of the input between kept positions.
+        pad_mode: "reflect", "replicate", "zeros" or "circular".
+
+    Raises:
+        ValueError: for a kernel size, stride or padding that does not exist.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        stride: int = 2,
+        pad_mode: str = "reflect",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive_int("channels", channels)
+        check_positive_int("stride", stride)
+        check_kernel_size(kernel_size, odd=False)
+        check_choice("pad_mode", pad_mode, PAD_MODES)
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.pad_mode = pad_mode
+        taps = torch.empty(kernel_size, kernel_size, device=device, dtype=dtype)
+        self.register_buffer("taps", taps, persistent=False)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Fill the kernel; timm calls this after a model was built on the meta device."""
+        taps = binomial_taps(self.kernel_size)
+        self.taps.copy_(taps[:, None] * taps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        return blur2d(x, self.taps, self.stride, self.pad_mode)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"pad_mode={self.pad_mode!r}"
+        )

@@ -1,0 +1,85 @@
+"""The adaptive filter that is low-pass by construction: a predicted mixture of binomials."""
+
+from __future__ import annotations
+
+import torch
+
+from aa_plugins.layers.predicted import PredictedFilter
+from aa_plugins.ops import binomial_taps
+
+# Logit of the favoured member at the binomial start: the others together weigh under 1e-3.
+START_LOGIT = 8.0
+
+
+class FilterBankPool2d(PredictedFilter):
+    """Convex mixture of fixed low-pass filters predicted per pixel and group, and subsampling.
+
+    (N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉). Each member is a binomial of an odd number of
+    taps, whose response is a power of cos²: zero phase, DC gain 1, in [0, 1] and falling towards
+    the Nyquist limit. A convex mixture keeps all of that at every pixel, which free taps don't.
+
+    Args:
+        channels: C of the input, divisible by `groups`.
+        taps: odd numbers of taps of the members, rising; 1 is the identity.
+        stride: pixels of the input between kept positions.
+        groups: channel groups, each with its own predicted mixture.
+        init: "binomial" (starts, to within 1e-3 of the weight, as the member with 3 taps or, where
+            there is none, the first that blurs), "identity" (starts as plain subsampling) or
+            "paper" (Kaiming predictor, unit norm: about equal weights).
+        pad_mode: "reflect", "replicate", "zeros" or "circular".
+
+    Raises:
+        ValueError: for an even, repeated or missing number of taps, or an unknown value.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        taps: tuple[int, ...] = (1, 3, 5),
+        stride: int = 2,
+        groups: int = 8,
+        init: str = "binomial",
+        pad_mode: str = "reflect",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        taps = tuple(taps)
+        if len(taps) < 2 or list(taps) != sorted(set(taps)) or any(t % 2 == 0 for t in taps):
+            raise ValueError(f"taps={taps} must be two or more odd numbers, rising: e.g. (1, 3, 5)")
+        if not 1 <= taps[0] <= taps[-1] <= 7:
+            raise ValueError(f"taps={taps} is out of range: choose from 1, 3, 5, 7")
+        self.taps = taps
+        super().__init__(
+            channels,
+            taps[-1],
+            predictor_size=3,
+            logits_per_group=len(taps),
+            stride=stride,
+            groups=groups,
+            init=init,
+            pad_mode=pad_mode,
+            device=device,
+            dtype=dtype,
+        )
+        bank = torch.empty(len(taps), taps[-1] ** 2, device=device, dtype=dtype)
+        self.register_buffer("bank", bank, persistent=False)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Fill the bank; timm calls this after a model was built on the meta device."""
+        for member, count in enumerate(self.taps):
+            line = torch.zeros(self.kernel_size)
+            start = (self.kernel_size - count) // 2
+            line[start : start + count] = binomial_taps(count)
+            self.bank[member].copy_((line[:, None] * line).flatten())
+
+    def start_logits(self) -> torch.Tensor:
+        favoured = self.taps.index(3) if 3 in self.taps else 1
+        return START_LOGIT * torch.eye(len(self.taps))[favoured]
+
+    def taps_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        weights = logits.softmax(2)
+        return torch.einsum("ngmhw,mk->ngkhw", weights, self.bank.to(weights.dtype))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, taps={self.taps}"

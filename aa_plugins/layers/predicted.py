@@ -1,0 +1,135 @@
+"""What the predicted filters share: a predictor at kept positions, and a gate on its taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from aa_plugins.config import INITS, PAD_MODES, check_choice, check_positive_int
+from aa_plugins.ops import adaptive_blur2d, pad2d
+
+# Scale of the logits of a filter that starts as the identity. It must not be zero: the gate opens
+# in the first step, and in the second the predictor has to get a gradient through the norm.
+IDENTITY_NORM_SCALE = 0.1
+
+
+def fold(gate: torch.Tensor) -> torch.Tensor:
+    """Reflect a parameter into [0, 1] as a triangle wave of period 2.
+
+    Unlike a clamp it has a gradient of ±1 everywhere, at 0 and beyond 1 too, so that a gate that
+    starts at 0 opens whichever way its first step goes, and never gets stuck outside.
+    """
+    offset = gate - 2 * torch.floor(gate / 2 + 0.5)
+    return torch.where(offset < 0, -offset, offset)
+
+
+class PredictedFilter(nn.Module):
+    """A filter whose k×k taps are predicted at each kept position and for each channel group.
+
+    A convolution and a batch norm, run at kept positions only, give `logits_per_group` logits for
+    each group; `taps_from_logits` of a subclass turns them into k² taps. With
+    init="identity" a gate for each group, starting at 0, mixes the taps with a unit impulse.
+
+    Args:
+        channels: C of the input, divisible by `groups`.
+        kernel_size: taps along each axis, odd.
+        predictor_size: kernel size of the predictor's convolution, odd.
+        logits_per_group: what the predictor emits for each group.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        predictor_size: int,
+        logits_per_group: int,
+        stride: int,
+        groups: int,
+        init: str,
+        pad_mode: str,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("channels", channels), ("stride", stride), ("groups", groups)):
+            check_positive_int(name, value)
+        check_choice("init", init, INITS)
+        check_choice("pad_mode", pad_mode, PAD_MODES)
+        if channels % groups:
+            raise ValueError(
+                f"groups={groups} does not divide channels={channels}: choose a divisor of "
+                f"{channels}, or gcd(groups, channels) as antialias() does"
+            )
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.logits_per_group = logits_per_group
+        self.stride = stride
+        self.groups = groups
+        self.init = init
+        self.pad_mode = pad_mode
+        factory = {"device": device, "dtype": dtype}
+        predicted = groups * logits_per_group
+        self.conv = nn.Conv2d(
+            channels, predicted, predictor_size, stride=stride, bias=False, **factory
+        )
+        self.norm = nn.BatchNorm2d(predicted, **factory)
+        self.gate = nn.Parameter(torch.empty(groups, **factory)) if init == "identity" else None
+        self.reset_parameters()
+
+    def start_logits(self) -> torch.Tensor:
+        """Logits of one group, (logits_per_group,), at which the filter is the fixed blur."""
+        raise NotImplementedError
+
+    def taps_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """(N, G, logits_per_group, H', W') → taps (N, G, k², H', W')."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start as `init` says; idempotent, to be called after a host's own initialisation."""
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        self.norm.reset_parameters()
+        if self.init != "paper":
+            # A zero convolution before a batch norm would divide gradients by √ε; a zero scale
+            # after it leaves the bias alone to speak and the predictor ready to learn.
+            self.norm.weight.fill_(IDENTITY_NORM_SCALE if self.init == "identity" else 0.0)
+            self.norm.bias.copy_(self.start_logits().repeat(self.groups))
+        if self.gate is not None:
+            self.gate.zero_()
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Taps at kept positions: (N, C, H, W) → (N, G, k², ⌈H/stride⌉, ⌈W/stride⌉), float32."""
+        logits = self.norm(self.conv(pad2d(x, self.conv.kernel_size[0], self.pad_mode)))
+        logits = logits.unflatten(1, (self.groups, self.logits_per_group))
+        taps = self.taps_from_logits(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+        if self.gate is None:
+            return taps
+        gate = fold(self.gate).to(taps.dtype).view(1, -1, 1, 1, 1)
+        impulse = torch.zeros(self.kernel_size**2, dtype=taps.dtype, device=taps.device)
+        impulse[self.kernel_size**2 // 2] = 1
+        return gate * taps + (1 - gate) * impulse.view(1, 1, -1, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        return adaptive_blur2d(x, self.predict(x), self.stride, self.pad_mode)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"groups={self.groups}, init={self.init!r}, pad_mode={self.pad_mode!r}"
+        )
+
+
+def filters_of(model: nn.Module) -> Iterator[tuple[str, PredictedFilter]]:
+    """Every predicted filter of `model` with its name."""
+    for name, module in model.named_modules():
+        if isinstance(module, PredictedFilter):
+            yield name, module
+
+
+def reset_filters(model: nn.Module) -> None:
+    """Give every predicted filter its start again, after a host has initialised the model."""
+    for _, layer in filters_of(model):
+        layer.reset_parameters()

@@ -1,0 +1,145 @@
+"""Anti-aliased versions of modules that lower resolution, with unchanged parameter names.
+
+A module is converted in place: its class is exchanged for a subclass that runs it densely and
+filters its input or its output. References to it, its parameters and their names stay as they
+are; conversion only adds the filter as a child.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Filtered(nn.Module):
+    """Base of every converted module: knows how to be copied and pickled."""
+
+    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
+        mixin, original = type(self).__bases__
+        return _rebuild, (mixin, original), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+
+class FilterBefore(Filtered):
+    """Filters what the module reads: the place after the preceding nonlinearity."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.prefilter(x))
+
+
+class FilterAfter(Filtered):
+    """Runs the module at stride 1 and filters what it computed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.postfilter(super().forward(x))
+
+
+class FilterAfterMaxPool(Filtered):
+    """A max-pool at stride 1, then the filter; `ceil_mode` keeps its last, partial window."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.ceil_mode:
+            x = F.pad(x, _partial_windows(self, x), value=-torch.inf)
+        x = F.max_pool2d(x, self.kernel_size, 1, self.padding, self.dilation)
+        return self.postfilter(x)
+
+
+class FilterAfterAvgPool(Filtered):
+    """An average pool at stride 1, then the filter; a partial window averages what it covers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.ceil_mode:
+            return self.postfilter(super().forward(x))
+        extra = _partial_windows(self, x)
+        top, left = _pair(self.padding)
+        border = (left, left, top, top)
+        total = F.avg_pool2d(F.pad(F.pad(x, border), extra), self.kernel_size, 1)
+        if self.divisor_override is not None:
+            height, width = _pair(self.kernel_size)
+            return self.postfilter(total * (height * width / self.divisor_override))
+        counted = torch.ones_like(x[:1, :1])
+        counted = F.pad(counted, border, value=float(self.count_include_pad))
+        return self.postfilter(total / F.avg_pool2d(F.pad(counted, extra), self.kernel_size, 1))
+
+
+class FilterAfterMerging(Filtered):
+    """Merges every 2×2 window at stride 1, then filters; (B, H, W, C) in and out.
+
+    The windows are laid out side by side, so that the original, non-overlapping merge computes
+    each of them: its order of channels, norm and reduction need not be known here.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        for axis in (1, 2):
+            x = torch.stack((x.narrow(axis, 0, x.shape[axis] - 1), x[_from_one(axis)]), axis + 1)
+            x = x.flatten(axis, axis + 1)
+        merged = super().forward(x).permute(0, 3, 1, 2)
+        return self.postfilter(merged).permute(0, 2, 3, 1)
+
+
+def convert(module: nn.Module, mixin: type[Filtered], layer: nn.Module) -> None:
+    """Give `module` the filter `layer`, which carries the stride, in place."""
+    setattr(module, "prefilter" if mixin is FilterBefore else "postfilter", layer)
+    module.__class__ = _filtered_class(mixin, type(module))
+
+
+def set_stride_one(module: nn.Module) -> None:
+    """Make a convolution or a pool dense; a merging layer has no stride to set."""
+    if hasattr(module, "stride"):
+        module.stride = (1, 1) if isinstance(module.stride, tuple) else 1
+
+
+def stride_of(module: nn.Module) -> int:
+    """The stride of a convolution, pool or merging layer; 1 where there is none.
+
+    Raises:
+        ValueError: where the strides of the two axes differ.
+    """
+    stride = _pair(getattr(module, "stride", 1) or 1)
+    if stride[0] != stride[1]:
+        raise ValueError(f"stride={stride} differs between the axes: such a site can't be filtered")
+    return int(stride[0])
+
+
+@lru_cache(maxsize=None)
+def _filtered_class(mixin: type[Filtered], original: type[nn.Module]) -> type[nn.Module]:
+    return type(f"{mixin.__name__}{original.__name__}", (mixin, original), {})
+
+
+def _rebuild(mixin: type[Filtered], original: type[nn.Module]) -> nn.Module:
+    cls = _filtered_class(mixin, original)
+    return cls.__new__(cls)
+
+
+def _from_one(axis: int) -> tuple[slice, ...]:
+    return (slice(None),) * axis + (slice(1, None),)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _partial_windows(pool: nn.Module, x: torch.Tensor) -> tuple[int, int, int, int]:
+    """Pixels that a `ceil_mode` pool reads beyond the right and bottom border, as F.pad's sizes."""
+    if not pool.ceil_mode:
+        return (0, 0, 0, 0)
+    stride = pool.postfilter.stride
+    kernel, padding = _pair(pool.kernel_size), _pair(pool.padding)
+    dilation = _pair(getattr(pool, "dilation", 1))
+    extra = []
+    for axis in (0, 1):
+        size = x.shape[axis - 2] + 2 * padding[axis]
+        window = dilation[axis] * (kernel[axis] - 1) + 1
+        last = -(-(size - window) // stride) * stride
+        if last >= x.shape[axis - 2] + padding[axis]:  # a window may not start in the padding
+            last -= stride
+        extra.append(max(0, last + window - size))
+    return (0, extra[1], 0, extra[0])
