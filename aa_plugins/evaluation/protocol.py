@@ -1,0 +1,335 @@
+"""Protocols: which views of an image are compared with which.
+
+Shift consistency asks how far a prediction changes when the image moves by a few pixels. A
+:class:`Protocol` says how it is moved, and is stored in every result file.
+
+How the grid is laid out, for a total stride S. The reference crop sits in the centre, and the
+listed shifts move away from it. A control compares an *anchor*, S before the centre along one
+axis, with views at k = -S/2, -1, 0, 1, S/2 from the centre: shifts of S + k. So controls reach no
+further than S from the centre on either side (a shift of S + S/2 counted from the centre would
+take half as much again), the view at k = 0 is the reference, the view at k = 1 the listed 1-pixel
+shift, and neither runs twice. 22 forward passes an image with the default list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+from .views import Box, Pair, View, ViewPlan
+
+KINDS = ("grid", "pairs", "circular", "subpixel")
+AROUND_STRIDE = ("same_phase", "near", "half")
+
+# One row a preset. All are re-implementations from the papers' descriptions.
+PRESETS: dict[str, dict] = {
+    # Zhang, ICML 2019: two offsets from {0..31}², 224 of a 256-pixel image, top-1 agreement.
+    "zhang": {"kind": "pairs", "pairs": 1, "max_shift": 31, "crop": (224, 224)},
+    # Zou et al., BMVC 2020: random overlapping crops. The range of their offsets isn't known.
+    "zou": {"kind": "pairs", "pairs": 5, "max_shift": 32},
+    # Zou et al.'s worst-shift AP: 20 shifts along the axes, crops of (H - 41) x (W - 41).
+    "zou-worst": {
+        "shifts": tuple(
+            shift for d in (1, 2, 5, 10, 20) for shift in ((d, 0), (-d, 0), (0, d), (0, -d))
+        ),
+        "crop": 41,
+    },
+    # LPS (Rojas-Gomez et al., NeurIPS 2022): 5 shifts in ±32, circular ...
+    "lps": {"kind": "circular", "pairs": 5, "crop": 0},
+    # ... and linear: the image moves out of its frame and zeros come in.
+    "lps-linear": {"pairs": 5, "crop": 0, "zero_pad": True},
+}
+
+
+def grid_shifts(distances: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    """(d, 0), (0, d) and (d, d) for every distance d."""
+    return tuple(shift for d in distances for shift in ((d, 0), (0, d), (d, d)))
+
+
+def surface_shifts(radius: int) -> tuple[tuple[int, int], ...]:
+    """Every whole shift up to ``radius`` pixels in both directions of both axes, without (0, 0)."""
+    steps = range(-radius, radius + 1)
+    return tuple((dy, dx) for dy in steps for dx in steps if dy or dx)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the views of an image are chosen.
+
+    Args:
+        kind: ``grid`` (the reference crop against crops at listed shifts), ``pairs`` (random crop
+            against random crop), ``circular`` (the reference crop rolled on itself) or
+            ``subpixel`` (Fourier shifts by fractions of a pixel; labels are compared at the same
+            pixel, so a contour that rightly moves by a fraction counts against every model alike).
+        stride: S, the total stride in pixels of the network's input; the largest one where models
+            of several strides are compared.
+        shifts: (dy, dx) in pixels; by default (d, 0), (0, d), (d, d) for d in 1, 2, 4, 8, or 1/4
+            and 1/2 for ``subpixel``. A shift that is a multiple of a stride is kept out of the
+            mean.
+        pairs: number of random pairs of an image (``pairs``), or of random shifts in place of a
+            list (``grid``, ``circular``).
+        max_shift: range of the random shifts: both crops of a pair lie in a window ``max_shift``
+            pixels larger than a crop; a random shift lies in [-max_shift, max_shift].
+        seed: of the random offsets, together with the image's id.
+        controls: shift 0 and the shifts around S.
+        other_strides: strides of the other models compared; each divides ``stride``.
+        crop: ``"stride"``: the largest multiples of S that leave room for the shifts; a number:
+            the image less that many pixels; (height, width): that size.
+        zero_pad: crops may leave the image, zeros come in.
+        multiples_in_mean: random or listed multiples of S count like any other shift.
+        preset: the paper whose procedure this re-implements; empty for our own.
+    """
+
+    kind: str = "grid"
+    stride: int = 32
+    shifts: tuple[tuple[float, float], ...] = ()
+    pairs: int = 0
+    max_shift: int = 32
+    seed: int = 0
+    controls: bool = True
+    other_strides: tuple[int, ...] = ()
+    crop: str | int | tuple[int, int] = "stride"
+    zero_pad: bool = False
+    multiples_in_mean: bool = False
+    preset: str = ""
+
+    def __post_init__(self) -> None:
+        _require(self.kind in KINDS, f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
+        _require(
+            _whole(self.stride) and self.stride >= 2,
+            f"stride is {self.stride!r}; give the model's total stride in pixels, 2 or more",
+        )
+        for name in ("pairs", "max_shift", "seed"):
+            value = getattr(self, name)
+            _require(_whole(value) and value >= 0, f"{name} is {value!r}; give a whole number >= 0")
+        for name in ("controls", "zero_pad", "multiples_in_mean"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"{name} is {value!r}; give true or false")
+        for stride in self.other_strides:
+            _require(
+                _whole(stride) and stride >= 2 and self.stride % stride == 0,
+                f"other_strides has {stride!r}, which doesn't divide stride {self.stride}; "
+                "set stride to the least common multiple of all strides",
+            )
+        object.__setattr__(self, "other_strides", tuple(self.other_strides))
+        self._check_shifts()
+        self._check_crop()
+
+    def _check_shifts(self) -> None:
+        _require(
+            self.kind != "pairs" or not self.shifts,
+            f"kind 'pairs' draws its shifts, but {len(self.shifts)} are listed; "
+            "set pairs and max_shift, or kind 'grid'",
+        )
+        random = self.kind == "pairs" or (self.pairs > 0 and self.kind != "subpixel")
+        _require(
+            not (random and self.shifts) and (random or not self.pairs),
+            f"both {len(self.shifts)} shifts and {self.pairs} random pairs; give one of them",
+        )
+        if random:
+            _require(self.pairs >= 1, f"pairs is {self.pairs}; draw at least 1 pair an image")
+            _require(self.max_shift >= 1, f"max_shift is {self.max_shift}; give at least 1 pixel")
+            return
+        default = grid_shifts((0.25, 0.5) if self.kind == "subpixel" else (1, 2, 4, 8))
+        try:
+            shifts = tuple((float(dy), float(dx)) for dy, dx in self.shifts or default)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"shifts is {self.shifts!r}; give a list of (dy, dx) in pixels"
+            ) from None
+        whole = self.kind != "subpixel"
+        for shift in shifts:
+            _require(all(map(math.isfinite, shift)), f"shift {shift} isn't finite; give pixels")
+            _require(any(shift), "shift (0, 0) is the noise floor; set controls=true instead")
+            _require(
+                not whole or all(d.is_integer() for d in shift),
+                f"shift {shift} isn't whole; use kind 'subpixel' for fractions of a pixel",
+            )
+        shifts = tuple(tuple(int(d) if d.is_integer() else d for d in shift) for shift in shifts)
+        _require(len(set(shifts)) == len(shifts), f"shifts {shifts} repeat; list each one once")
+        _require(
+            any(self._role(shift) == "mean" for shift in shifts),
+            f"all of shifts {shifts} are multiples of stride {self.stride}, so no shift is left "
+            "for the mean; list others",
+        )
+        object.__setattr__(self, "shifts", shifts)
+
+    def _check_crop(self) -> None:
+        crop = self.crop
+        if not isinstance(crop, str) and not _whole(crop):
+            crop = tuple(crop)
+            object.__setattr__(self, "crop", crop)
+        _require(
+            crop == "stride"
+            or (_whole(crop) and crop >= 0)
+            or (isinstance(crop, tuple) and len(crop) == 2 and all(_whole(c) and c for c in crop)),
+            f"crop is {crop!r}; give 'stride', a number of pixels to leave out, or (height, width)",
+        )
+
+    def to_dict(self) -> dict:
+        """A dict of JSON types; :meth:`from_dict` restores the protocol."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Protocol:
+        """The protocol of a dict, as from a result file. Unknown names raise ValueError."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            _require(name in known, f"unknown protocol field {name!r}; known: {', '.join(known)}")
+        values = dict(values)
+        if "shifts" in values:
+            values["shifts"] = tuple(map(tuple, values["shifts"]))
+        return cls(**values)
+
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that differ between protocols."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def plan(self, height: int, width: int, image_id: str | int = "") -> ViewPlan:
+        """The views of an image and the pairs to compare.
+
+        Depends on the protocol, the size and the id alone: not on the order of images, the rank or
+        the process.
+
+        Raises:
+            ValueError: the image is too small for the crop and its shifts.
+        """
+        crop = self._reference_crop(height, width)
+        image = Box(0, 0, height, width)
+        comparisons = list(self._comparisons(image_id))
+        index: dict[View, int] = {}
+        if self.kind != "pairs":  # the reference and the anchors, compared with many, come first
+            for a, *_ in comparisons:
+                index.setdefault(self._view(crop, a), len(index))
+        pairs = []
+        for a, b, role, repeat in comparisons:
+            view_a, view_b = self._view(crop, a), self._view(crop, b, repeat)
+            region = view_a.shown.intersection(view_b.shown).intersection(image)
+            ends = [index.setdefault(view, len(index)) for view in (view_a, view_b)]
+            shift = (b[0] - a[0], b[1] - a[1])
+            pairs.append((*ends, shift, role, region))
+        common = crop
+        for *_, role, region in pairs:
+            if role in AROUND_STRIDE:
+                common = common.intersection(region)
+        views = tuple(index)
+        made = []
+        for a, b, shift, role, region in pairs:
+            region = common if role in AROUND_STRIDE else region
+            _require(
+                region.height > 0 and region.width > 0,
+                f"image {image_id!r} ({height}x{width}): views {crop.height}x{crop.width} shifted "
+                f"by {shift} don't overlap; use a larger image or smaller shifts",
+            )
+            made.append(Pair(a, b, shift, role, region, views[a].box(region), views[b].box(region)))
+        circular = self.kind == "circular"
+        return ViewPlan(image_id, height, width, crop, circular, views, tuple(made))
+
+    def _comparisons(self, image_id: str | int) -> Iterator[tuple]:
+        """(offset of a, offset of b, role, repeat of b) from the reference crop, in pixels."""
+        centre = (0, 0)
+        if self.pairs:
+            digest = hashlib.sha256(f"{self.seed}/{image_id}".encode()).digest()
+            random = np.random.default_rng(int.from_bytes(digest[:16], "little"))
+            for _ in range(self.pairs):
+                yield (*self._draw(random), "mean", 0)
+        for shift in self.shifts:
+            yield centre, shift, self._role(shift), 0
+        if not self.controls:
+            return
+        yield centre, centre, "noise_floor", 1
+        half = self.stride // 2
+        steps = ((0, "same_phase"), (-1, "near"), (1, "near"), (-half, "half"), (half, "half"))
+        for k, role in steps:
+            yield (-self.stride, 0), (k, 0), role, 0
+            yield (0, -self.stride), (0, k), role, 0
+
+    def _draw(self, random: np.random.Generator) -> tuple[tuple[int, int], tuple[int, int]]:
+        while True:
+            if self.kind == "pairs":
+                low, high = -((self.max_shift + 1) // 2), self.max_shift // 2
+                a, b = random.integers(low, high + 1, size=(2, 2)).tolist()
+            else:
+                a, b = [0, 0], random.integers(-self.max_shift, self.max_shift + 1, size=2).tolist()
+            if self._role((b[0] - a[0], b[1] - a[1])) == "mean":
+                return tuple(a), tuple(b)
+
+    def _role(self, shift: tuple[float, float]) -> str:
+        strides = (self.stride, *self.other_strides)
+        multiple = any(all(d % stride == 0 for d in shift) for stride in strides)
+        return "multiple" if multiple and not self.multiples_in_mean else "mean"
+
+    def _view(self, crop: Box, offset: tuple[float, float], repeat: int = 0) -> View:
+        whole = (math.trunc(offset[0]), math.trunc(offset[1]))
+        if self.kind == "circular":
+            return View(crop, roll=whole, repeat=repeat)
+        fraction = (float(offset[0] - whole[0]), float(offset[1] - whole[1]))
+        return View(crop.moved(*whole), fraction=fraction, repeat=repeat)
+
+    def _reference_crop(self, height: int, width: int) -> Box:
+        reach = self._reach()
+        size = self.crop
+        if size == "stride":
+            size = tuple(
+                (length - 2 * room) // self.stride * self.stride
+                for length, room in zip((height, width), reach, strict=True)
+            )
+        elif _whole(size):
+            size = (height - size, width - size)
+        start = ((height - size[0]) // 2, (width - size[1]) // 2)
+        # The region that the controls share is 1.5 S smaller than a crop.
+        least = 3 * self.stride // 2 + 1 if self.controls else 1
+        if self.crop == "stride":
+            least = math.ceil(least / self.stride) * self.stride
+        wanted = [
+            f"{name} {length} needs {max(crop, least) + 2 * room} or more"
+            for name, length, crop, first, room in zip(
+                ("height", "width"), (height, width), size, start, reach, strict=True
+            )
+            if crop < least or first < room
+        ]
+        _require(
+            not wanted,
+            f"image of {height}x{width} is too small for its crop and shifts at stride "
+            f"{self.stride}: {', '.join(wanted)}; use larger images, a smaller crop, smaller "
+            "shifts or controls=false",
+        )
+        return Box(*start, start[0] + size[0], start[1] + size[1])
+
+    def _reach(self) -> tuple[int, int]:
+        """How far from the reference crop a view can lie along both axes."""
+        if self.kind == "circular" or self.zero_pad:
+            return 0, 0
+        random = (self.max_shift + 1) // 2 if self.kind == "pairs" else self.max_shift
+        least = max(self.stride if self.controls else 0, random if self.pairs else 0)
+        return tuple(
+            max([least, *(math.ceil(abs(shift[axis])) for shift in self.shifts)]) for axis in (0, 1)
+        )
+
+
+def preset(name: str, **changes) -> Protocol:
+    """The protocol of a paper, re-implemented: ``zhang``, ``zou``, ``zou-worst``, ``lps``,
+    ``lps-linear``. As published, without controls and with every shift in the mean.
+
+    Args:
+        changes: fields to set otherwise, such as ``stride`` or ``seed``.
+    """
+    name = name.replace("_", "-")
+    _require(name in PRESETS, f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    row = {"preset": name, "controls": False, "multiples_in_mean": True}
+    return Protocol(**{**row, **PRESETS[name], **changes})
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,170 @@
+"""Records of single images on disk, so that an interrupted evaluation can go on.
+
+Each process appends one JSON line as an image is done to a file of its own,
+``records.<rank>of<processes>.jsonl``, below a header line with the protocol and the identity of
+the run. Nothing is kept in memory. Reading merges the files of a folder: in the order of image
+ids, each id once, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from .protocol import Protocol
+
+
+class RecordWriter:
+    """Appends the records of one process; a context manager.
+
+    Args:
+        folder: where the files go; made if missing.
+        protocol: of the run.
+        identity: JSON-able dict of what else must not change between a run and its resumption,
+            such as hashes of config and weights.
+        rank, processes: of this process.
+        resume: go on with the files in the folder, written by any number of processes. Otherwise
+            the run starts afresh and replaces them.
+
+    Attributes:
+        done: ids of the images that are finished already.
+
+    Raises:
+        ValueError: on resuming, a header differs.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        protocol: Protocol,
+        identity: dict,
+        rank: int = 0,
+        processes: int = 1,
+        resume: bool = False,
+    ):
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"records.{rank}of{processes}.jsonl"
+        header = json.loads(json.dumps({"protocol": protocol.to_dict(), "identity": identity}))
+        self.done: set[str | int] = set()
+        kept = 0
+        if resume:
+            for other in record_files(folder):
+                for line, end in _lines(other):
+                    if "header" in line:
+                        _check_header(line["header"], header, other)
+                    else:
+                        self.done.add(line["image_id"])
+                    kept = end if other == path else kept
+        else:
+            for other in record_files(folder):
+                if not other.name.endswith(f"of{processes}.jsonl"):
+                    other.unlink(missing_ok=True)
+        # Cuts off what a killed process left of its last line.
+        self._file = path.open("r+b" if resume and path.exists() else "w+b")
+        self._file.truncate(kept)
+        self._file.seek(kept)
+        if not kept:
+            self._write({"header": header})
+
+    def append(self, record: dict) -> None:
+        """Writes the record of an image; it survives the process from here on."""
+        self._write(record)
+
+    def _write(self, line: dict) -> None:
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def record_files(folder: str | Path) -> list[Path]:
+    """The record files of all processes in a folder, sorted by name."""
+    return sorted(Path(folder).glob("records.*of*.jsonl"))
+
+
+def read_records(folder: str | Path) -> tuple[dict, list[dict]]:
+    """Merges the files of a folder.
+
+    Returns:
+        the header (``protocol``, ``identity``) and the records in the order of image ids, each id
+        once.
+
+    Raises:
+        ValueError: no records, or files of different runs.
+    """
+    header, records = None, {}
+    for path in record_files(folder):
+        for line, _ in _lines(path):
+            if "header" not in line:
+                records.setdefault(line["image_id"], line)
+            elif header is None:
+                header = line["header"]
+            else:
+                _check_header(line["header"], header, path)
+    if header is None:
+        raise ValueError(f"no records in {folder}; run the evaluation first")
+    return header, sorted_records(list(records.values()))
+
+
+def sorted_records(records: list[dict]) -> list[dict]:
+    """Records in the order of image ids: numbers first, then text."""
+    return sorted(records, key=lambda r: (isinstance(r["image_id"], str), r["image_id"]))
+
+
+def paired_records(a: list[dict], b: list[dict]) -> tuple[list[dict], list[dict]]:
+    """The records of two models in the same order.
+
+    Raises:
+        ValueError: the images or the protocols differ.
+    """
+    a, b = sorted_records(a), sorted_records(b)
+    ids_a, ids_b = ([record["image_id"] for record in records] for records in (a, b))
+    if ids_a != ids_b:
+        odd = sorted(map(str, set(ids_a) ^ set(ids_b)))
+        example = f", such as {odd[0]!r}" if odd else ""
+        raise ValueError(
+            f"the two runs share {len(set(ids_a) & set(ids_b))} images, but {len(odd)} are in one "
+            f"alone{example}; finish both runs (--resume) on the same images"
+        )
+    if {record["protocol"] for record in a} != {record["protocol"] for record in b}:
+        raise ValueError(
+            "the two runs used different protocols; evaluate both models with the same one "
+            "(stride: the largest of both, other_strides: the others)"
+        )
+    return a, b
+
+
+def _lines(path: Path) -> Iterator[tuple[dict, int]]:
+    """The whole lines of a file, each with the byte after it; a torn last line is left out."""
+    end = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            try:
+                yield json.loads(line), end
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number} isn't JSON ({error}); delete the file and run again"
+                ) from None
+
+
+def _check_header(found: dict, wanted: dict, path: Path) -> None:
+    for section in ("protocol", "identity"):
+        for name in sorted({*found[section], *wanted[section]}):
+            old, new = found[section].get(name), wanted[section].get(name)
+            if old != new:
+                raise ValueError(
+                    f"{path} was written with {section} {name}={old!r}, this run has {new!r}; "
+                    "resume with the same settings, use another folder, or start afresh"
+                )

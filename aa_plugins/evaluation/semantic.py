@@ -1,0 +1,368 @@
+"""Shift consistency of semantic segmentation (mASSC) and what surrounds it.
+
+ASSC of a pair is the share of overlap pixels to which both views give the same class; mASSC its
+mean over an image's pairs, then over images (Zou et al., BMVC 2020, as understood: no evaluator of
+theirs was published). A scorer turns the predictions on an image's views into a record of counts;
+:func:`summarise` and :func:`compare` turn records into numbers with intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from .bootstrap import RESAMPLES, Mean, Ratio, differences, intervals
+from .protocol import Protocol
+from .records import paired_records, sorted_records
+from .surface import by_shift, controls, in_mean
+from .views import Box, Pair, View, ViewPlan
+
+BANDS = (1, 3, 5, 15)
+MARGINS = (0, 4, 8, 16, 32, 64)
+
+
+class SemanticConsistency:
+    """Scores the predictions on the views of one image after the other; keeps nothing.
+
+    Args:
+        protocol: that the plans come from.
+        num_classes: C.
+        ignore_index: label of pixels without ground truth; not one of the classes.
+        background: the class that ``foreground`` leaves out, if the dataset has one.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        num_classes: int,
+        ignore_index: int = 255,
+        background: int | None = None,
+    ):
+        if 0 <= ignore_index < num_classes:
+            raise ValueError(
+                f"ignore_index is {ignore_index}, one of the {num_classes} classes; "
+                "give a label that no class has, such as 255"
+            )
+        if background is not None and not 0 <= background < num_classes:
+            raise ValueError(
+                f"background is {background}; give a class from 0 to {num_classes - 1}"
+            )
+        self.protocol = protocol
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.background = background
+
+    def score(
+        self,
+        plan: ViewPlan,
+        predictions: Iterable[torch.Tensor | np.ndarray],
+        ground_truth: torch.Tensor | np.ndarray | None = None,
+        whole: torch.Tensor | np.ndarray | None = None,
+    ) -> dict:
+        """The record of one image, of JSON types.
+
+        Args:
+            plan: the image's plan.
+            predictions: one a view, in the plan's order; a generator is read one view at a time,
+                so that few views are held. Either label maps (h, w), integers, or class
+                probabilities (C, h, w), floating; Jensen-Shannon divergence needs the latter.
+            ground_truth: labels of the image, (H, W).
+            whole: labels predicted for the whole image in one go, (H, W), for the mIoU that
+                belongs beside a consistency; without it, mIoU is that of the reference crop.
+
+        Raises:
+            ValueError: predictions that aren't finite, no probabilities, of a wrong size or
+                number; labels outside of the classes. The message names the image.
+        """
+        truth = None
+        if ground_truth is not None:
+            truth = self._truth(plan, ground_truth)
+        elif whole is not None:
+            raise ValueError(f"image {plan.image_id!r}: whole needs ground_truth; give both")
+        pairs: list[dict | None] = [None] * len(plan.pairs)
+        classes = np.zeros((2, self.num_classes), np.int64)
+        reference_iou = None
+        last_uses = plan.last_uses()
+        held: dict[int, _Prediction] = {}
+        index = -1
+        for index, values in enumerate(predictions):
+            if index == len(plan.views):
+                break
+            held[index] = prediction = self._prediction(plan, plan.views[index], values)
+            if truth is not None and plan.views[index] == View(plan.crop):
+                reference_iou = self._iou(prediction.labels, truth.labels[plan.crop.slices])
+            for number, pair in enumerate(plan.pairs):
+                if max(pair.a, pair.b) == index:
+                    pairs[number] = self._compare(plan, pair, held, truth, classes)
+            held = {i: kept for i, kept in held.items() if last_uses[i] > index}
+        if index + 1 != len(plan.views):
+            raise ValueError(
+                f"image {plan.image_id!r}: {'more than ' * (index == len(plan.views))}"
+                f"{min(index + 1, len(plan.views))} predictions for {len(plan.views)} views; "
+                "give one a view, in the plan's order"
+            )
+        record = {
+            "image_id": plan.image_id,
+            "protocol": self.protocol.fingerprint(),
+            "shifts": [list(pair.shift) for pair in plan.pairs],
+            "roles": [pair.role for pair in plan.pairs],
+            "pairs": {name: [pair[name] for pair in pairs] for name in pairs[0]},
+            "classes": {"intersection": classes[0].tolist(), "union": classes[1].tolist()},
+        }
+        if whole is not None:
+            labels = self._labels(plan, whole, (plan.height, plan.width), "prediction")
+            record["iou"] = self._iou(labels, truth.labels)
+        elif reference_iou is not None:
+            record["iou"] = reference_iou
+        return record
+
+    def _compare(
+        self,
+        plan: ViewPlan,
+        pair: Pair,
+        held: dict[int, _Prediction],
+        truth: _Truth | None,
+        classes: np.ndarray,
+    ) -> dict:
+        """Counts of pixels of a pair; adds to (2, C) intersections and unions of classes."""
+        region = plan.crop if plan.circular else pair.region
+        cut_a, cut_b = (_aligned(plan.views[i], region) for i in (pair.a, pair.b))
+        a, b = cut_a(held[pair.a].labels), cut_b(held[pair.b].labels)
+        equal = a == b
+        counts: dict[str, float | None] = {"pixels": a.size, "equal": _count(equal)}
+        for margin in MARGINS[1:]:
+            inner = equal[margin : a.shape[0] - margin, margin : a.shape[1] - margin]
+            counts[f"pixels_margin_{margin}"] = inner.size
+            counts[f"equal_margin_{margin}"] = _count(inner)
+        if self.background is not None:
+            foreground = (a != self.background) | (b != self.background)
+            counts["pixels_foreground"] = _count(foreground)
+            counts["equal_foreground"] = _count(equal & foreground)
+        if truth is not None:
+            labels, bands = truth.labels[region.slices], truth.bands[region.slices]
+            within = np.bincount(bands.ravel(), minlength=len(BANDS) + 2)
+            agreeing = np.bincount(bands[equal], minlength=len(BANDS) + 2)
+            counts["pixels_valid"] = int(within[:-1].sum())
+            counts["equal_valid"] = int(agreeing[:-1].sum())
+            counts["correct"] = _count(equal & (a == labels))
+            for band, pixels, same in zip(BANDS, within.cumsum(), agreeing.cumsum()):
+                counts[f"pixels_band_{band}"] = int(pixels)
+                counts[f"equal_band_{band}"] = int(same)
+        probabilities = [held[i].probabilities for i in (pair.a, pair.b)]
+        if None not in probabilities:
+            middle = (cut_a(probabilities[0]) + cut_b(probabilities[1])) / 2
+            entropies = cut_a(held[pair.a].entropy) + cut_b(held[pair.b].entropy)
+            divergence = torch.special.entr(middle).sum(0) - entropies / 2
+            counts["divergence"] = max(0.0, float(divergence.double().mean()))
+        if pair.role == "mean":
+            size = self.num_classes
+            intersection = np.bincount(a[equal], minlength=size)
+            either = np.bincount(a.ravel(), minlength=size) + np.bincount(b.ravel(), minlength=size)
+            classes += np.stack([intersection, either - intersection])
+        return counts
+
+    def _prediction(
+        self, plan: ViewPlan, view: View, values: torch.Tensor | np.ndarray
+    ) -> _Prediction:
+        size = (view.crop.height, view.crop.width)
+        values = torch.as_tensor(values).detach().cpu()
+        if not values.is_floating_point():
+            return _Prediction(self._labels(plan, values, size, "prediction"))
+        where = f"image {plan.image_id!r}: a prediction"
+        if tuple(values.shape) != (self.num_classes, *size):
+            raise ValueError(
+                f"{where} has shape {tuple(values.shape)}; give probabilities of shape "
+                f"{(self.num_classes, *size)} or integer labels of shape {size}"
+            )
+        values = values.float()
+        total = values.sum(0)  # finite only where every class is
+        if not torch.isfinite(total).all():
+            raise ValueError(f"{where} isn't finite; look at the model's weights and precision")
+        if values.amin() < 0 or (total - 1).abs().max() > 0.02:
+            raise ValueError(f"{where} holds no probabilities; apply a softmax over the classes")
+        labels = values.max(0).indices.numpy().astype(self._dtype)  # far faster than argmax(0)
+        return _Prediction(labels, values, torch.special.entr(values).sum(0))
+
+    def _truth(self, plan: ViewPlan, ground_truth: torch.Tensor | np.ndarray) -> _Truth:
+        labels = self._labels(plan, ground_truth, (plan.height, plan.width), "ground truth")
+        return _Truth(labels, _bands(labels, self.ignore_index))
+
+    def _labels(
+        self,
+        plan: ViewPlan,
+        values: torch.Tensor | np.ndarray,
+        size: tuple[int, int],
+        what: str,
+    ) -> np.ndarray:
+        values = torch.as_tensor(values).detach().cpu().numpy()
+        where = f"image {plan.image_id!r}: {what}"
+        if values.shape != size or values.dtype.kind not in "iub":
+            raise ValueError(
+                f"{where} of {values.dtype} has shape {values.shape}; give integer labels of "
+                f"shape {size}"
+            )
+        outside = (values < 0) | (values >= self.num_classes)
+        if what == "ground truth":
+            outside &= values != self.ignore_index
+        if outside.any():
+            raise ValueError(
+                f"{where} has label {values[outside][0]}, outside of the classes 0 to "
+                f"{self.num_classes - 1}; map it to a class or to {self.ignore_index} (ignore)"
+            )
+        return values.astype(self._dtype)
+
+    @property
+    def _dtype(self) -> type:
+        return np.uint8 if max(self.num_classes, self.ignore_index) < 256 else np.int32
+
+    def _iou(self, labels: np.ndarray, truth: np.ndarray) -> dict:
+        """Intersections and unions of classes over the pixels with ground truth."""
+        valid = truth != self.ignore_index
+        labels, truth = labels[valid], truth[valid]
+        size = self.num_classes
+        intersection = np.bincount(truth[labels == truth], minlength=size)
+        either = np.bincount(truth, minlength=size) + np.bincount(labels, minlength=size)
+        union = either - intersection
+        return {"intersection": intersection.tolist(), "union": union.tolist()}
+
+
+def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) -> dict:
+    """Means over images with 95 % intervals, each ``{"value", "low", "high", "images"}``.
+
+    In percent but for ``divergence`` (nats). ``images`` is the number of images on which a value is
+    defined. What needs ground truth, probabilities or a background class is left out without.
+
+    ================== ======================================================================
+    ``mIoU``            of the same weights (whole image, or reference crop)
+    ``mASSC``           agreement, all pixels
+    ``valid``           agreement without ignored pixels
+    ``foreground``      agreement where either view predicts another class than the background
+    ``class_mean``      IoU of each class between the two label maps, pixels summed over all mean
+                        pairs and images, mean over classes
+    ``fidelity``        equal and correct, share of the pixels with ground truth
+    ``divergence``      mean Jensen-Shannon divergence between the class probabilities
+    ``worst``           agreement of the worst pair of each image
+    ``boundary``        agreement within 1, 3, 5, 15 pixels of a ground-truth boundary (the pixels
+                        beside it are within 1), ignored pixels left out
+    ``interior``        agreement at least that many pixels from the overlap's edge
+    ``shift``           agreement at each shift "dy,dx"; at each distance where shifts are random
+    ``controls``        agreement at shift 0 (``noise_floor``), S (``same_phase``), S ± 1 (``near``)
+                        and S ± S/2 (``half``)
+    ``aliasing_loss``   agreement at S less the mean of those at S ± 1 and S ± S/2
+    ================== ======================================================================
+    """
+    return intervals(_statistics(sorted_records(records)), resamples, seed)
+
+
+def compare(
+    records_a: list[dict], records_b: list[dict], resamples: int = RESAMPLES, seed: int = 0
+) -> dict:
+    """Paired differences b - a on the same images, in the layout of :func:`summarise`, each
+    ``{"a", "b", "difference", "low", "high", "images"}``.
+
+    Raises:
+        ValueError: the images or the protocols differ.
+    """
+    a, b = paired_records(records_a, records_b)
+    return differences(_statistics(a), _statistics(b), resamples, seed)
+
+
+def _statistics(records: list[dict]) -> dict:
+    def share(name: str, suffix: str = "", reduce: Callable = np.mean) -> Mean:
+        """Mean over the mean pairs of an image of one count over another."""
+        values = []
+        for record in records:
+            shares = _shares(record, name, suffix)
+            chosen = [shares[i] for i in in_mean(record) if shares[i] is not None]
+            values.append(float(reduce(chosen)) if chosen else None)
+        return Mean(values, 100)
+
+    def pooled(name: str) -> Ratio:
+        parts = [[record[name][part] for record in records] for part in ("intersection", "union")]
+        return Ratio(*parts, 100)
+
+    known = records[0]["pairs"] if records else {}
+    agreement = [_shares(record, "equal") for record in records]
+    tree: dict = {}
+    if records and all("iou" in record for record in records):
+        tree["mIoU"] = pooled("iou")
+    tree["mASSC"] = share("equal")
+    if "correct" in known:
+        tree["valid"] = share("equal", "_valid")
+    if "equal_foreground" in known:
+        tree["foreground"] = share("equal", "_foreground")
+    tree["class_mean"] = pooled("classes")
+    if "correct" in known:
+        tree["fidelity"] = share("correct", "_valid")
+    if "divergence" in known:
+        tree["divergence"] = Mean(
+            [float(np.mean([r["pairs"]["divergence"][i] for i in in_mean(r)])) for r in records]
+        )
+    tree["worst"] = share("equal", reduce=np.min)
+    if "correct" in known:
+        tree["boundary"] = {str(band): share("equal", f"_band_{band}") for band in BANDS}
+    tree["interior"] = {
+        str(margin): share("equal", f"_margin_{margin}" if margin else "") for margin in MARGINS
+    }
+    return {**tree, "shift": by_shift(records, agreement), **controls(records, agreement)}
+
+
+def _shares(record: dict, name: str, suffix: str = "") -> list[float | None]:
+    """For each pair, the count ``name`` over the pixels; None where there are no pixels."""
+    pairs = record["pairs"]
+    counts = pairs[name if name == "correct" else name + suffix]
+    return [n / all_ if all_ else None for n, all_ in zip(counts, pairs["pixels" + suffix])]
+
+
+@dataclass
+class _Prediction:
+    labels: np.ndarray  # (h, w)
+    probabilities: torch.Tensor | None = None  # (C, h, w)
+    entropy: torch.Tensor | None = None  # (h, w)
+
+
+@dataclass
+class _Truth:
+    labels: np.ndarray  # (H, W)
+    bands: np.ndarray  # (H, W): index of the narrowest band, one more if none, two if ignored
+
+
+def _aligned(view: View, region: Box) -> Callable:
+    """Cuts a map (..., h, w) of a view to a region of the image."""
+
+    def cut(values):
+        if not any(view.roll):
+            return values[(..., *view.box(region).slices)]
+        roll = torch.roll if isinstance(values, torch.Tensor) else np.roll
+        values = roll(values, view.roll, (-2, -1))
+        return values[(..., *region.moved(-view.crop.top, -view.crop.left).slices)]
+
+    return cut
+
+
+def _bands(labels: np.ndarray, ignore_index: int) -> np.ndarray:
+    """Boundary bands: a pixel with a 4-neighbour of another label, ignored ones included, is at
+    distance 1; others at 1 plus their Euclidean distance to the nearest such pixel."""
+    inner = np.ones_like(labels, np.uint8)
+    for one, other in (
+        (np.s_[1:, :], np.s_[:-1, :]),
+        (np.s_[:, 1:], np.s_[:, :-1]),
+    ):
+        differs = labels[one] != labels[other]
+        inner[one][differs] = 0
+        inner[other][differs] = 0
+    if inner.all():
+        bands = np.full(labels.shape, len(BANDS), np.uint8)
+    else:
+        distance = 1 + cv2.distanceTransform(inner, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        bands = np.searchsorted(np.array(BANDS, np.float32) + 1e-3, distance).astype(np.uint8)
+    bands[labels == ignore_index] = len(BANDS) + 1
+    return bands
+
+
+def _count(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))
