@@ -1,29 +1,20 @@
 """Anti-aliased versions of modules that lower resolution, with unchanged parameter names.
 
-A module is converted in place: its class is exchanged for a subclass that runs it densely and
-filters its input or its output. References to it, its parameters and their names stay as they
-are; conversion only adds the filter as a child.
+A module is converted in place: a mixed-in behaviour runs it densely and filters its input or its
+output. Conversion only adds the filter as a child.
 """
 
 from __future__ import annotations
-
-from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from aa_plugins.layers.in_place import InPlace, mix_in
 
-class Filtered(nn.Module):
-    """Base of every converted module: knows how to be copied and pickled."""
 
-    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
-        mixin, original = type(self).__bases__
-        return _rebuild, (mixin, original), self.__getstate__()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()
+class Filtered(InPlace):
+    """Base of every converted module."""
 
 
 class FilterBefore(Filtered):
@@ -88,7 +79,7 @@ class FilterAfterMerging(Filtered):
 def convert(module: nn.Module, mixin: type[Filtered], layer: nn.Module) -> None:
     """Give `module` the filter `layer`, which carries the stride, in place."""
     setattr(module, "prefilter" if mixin is FilterBefore else "postfilter", layer)
-    module.__class__ = _filtered_class(mixin, type(module))
+    mix_in(module, mixin)
 
 
 def set_stride_one(module: nn.Module) -> None:
@@ -107,16 +98,6 @@ def stride_of(module: nn.Module) -> int:
     if stride[0] != stride[1]:
         raise ValueError(f"stride={stride} differs between the axes: such a site can't be filtered")
     return int(stride[0])
-
-
-@lru_cache(maxsize=None)
-def _filtered_class(mixin: type[Filtered], original: type[nn.Module]) -> type[nn.Module]:
-    return type(f"{mixin.__name__}{original.__name__}", (mixin, original), {})
-
-
-def _rebuild(mixin: type[Filtered], original: type[nn.Module]) -> nn.Module:
-    cls = _filtered_class(mixin, original)
-    return cls.__new__(cls)
 
 
 def _from_one(axis: int) -> tuple[slice, ...]:

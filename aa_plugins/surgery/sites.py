@@ -72,7 +72,7 @@ Rule = Callable[[nn.Module, Names], Iterator["Site | Skipped"]]
 def _residual_sites(model: nn.Module, names: Names) -> Iterator[Site | Skipped]:
     """Main path after the activation, and the shortcut's input, of every strided block."""
     dilated = _first_dilated_blocks(model)
-    for block, name in names.items():
+    for block in names:
         if type(block).__name__ not in RESIDUAL_BLOCKS:
             continue
         conv, reader = (getattr(block, a, None) for a in RESIDUAL_BLOCKS[type(block).__name__])

@@ -1,0 +1,97 @@
+"""`aa_<name>` for timm's models: built and loaded by timm, then anti-aliased in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import timm
+from timm.models import (
+    FeatureGraphNet,
+    generate_default_cfgs,
+    get_arch_pretrained_cfgs,
+    model_entrypoint,
+    register_model,
+    register_notrace_module,
+)
+from torch import nn
+
+from aa_plugins.config import AAConfig
+from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
+from aa_plugins.surgery import antialias
+from aa_plugins.timm.antialiased import become_antialiased
+
+# timm's modules whose models all get an `aa_<name>`.
+MODULES = (
+    "convnext",
+    "resnet",
+    "swin_transformer",
+    "swin_transformer_v2",
+    "swin_transformer_v2_cr",
+)
+PREFIX = "aa_"
+
+# timm reads the pretrained configurations of a registered model here.
+default_cfgs: dict[str, Any] = {}
+
+
+def register_all() -> None:
+    """Register `aa_<name>` for every model of `MODULES`; its weights are the plain model's."""
+    for layer in (AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d):
+        register_notrace_module(layer)  # padding looks at the size of the map
+    for name in timm.list_models(module=MODULES):
+        cfgs = get_arch_pretrained_cfgs(name)
+        default_cfgs.update(generate_default_cfgs({PREFIX + key: cfg for key, cfg in cfgs.items()}))
+        register_model(_entrypoint(name))
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return build(name, pretrained, **kwargs)
+
+    create.__name__ = create.__qualname__ = PREFIX + name
+    create.__doc__ = f"timm's {name}, anti-aliased as `aa` says: see `build`."
+    return create
+
+
+def build(
+    name: str,
+    pretrained: bool = False,
+    aa: AAConfig | Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build timm's model `name`, load its weights if asked, and anti-alias it.
+
+    The model accepts a checkpoint of the plain model, under strict=True too, and its `aa_report`
+    says what was converted. With features_only=True the maps are NCHW, also for models whose maps
+    are NHWC in timm.
+
+    Args:
+        name: of the plain model, without tag.
+        pretrained: load timm's weights of the plain model before the conversion.
+        aa: which filter, and where.
+        kwargs: what the plain model takes (num_classes, in_chans, features_only, …).
+
+    Raises:
+        ValueError: where `aa` doesn't fit, or there is nothing to convert.
+    """
+    config = AAConfig.of(aa)
+    create = model_entrypoint(name)
+    if kwargs.get("feature_cls") in ("fx", FeatureGraphNet):
+        # A traced graph has no blocks left to find sites in: convert before the trace.
+        kwargs["feature_cls"] = partial(_convert_and_trace, config)
+        model = create(pretrained=pretrained, **kwargs)
+    else:
+        model = create(pretrained=pretrained, **kwargs)
+        model.aa_report = antialias(model, config)
+    model.pretrained_cfg["architecture"] = PREFIX + name  # what a saved configuration rebuilds
+    become_antialiased(model)
+    return model
+
+
+def _convert_and_trace(config: AAConfig, model: nn.Module, **options: Any) -> FeatureGraphNet:
+    report = antialias(model, config)
+    traced = FeatureGraphNet(model, **options)
+    traced.aa_report = report
+    return traced
