@@ -59,6 +59,6 @@ build() {
         "$python" -c "import detectron2._C, detectron2.model_zoo"
 }
 rm -f "$installed"
-build >>"$log" 2>&1 || give_up "the build failed, see $log ($retry)"
+build >"$log" 2>&1 || give_up "the build failed, see $log ($retry)"
 echo "$commit" >"$installed"
 echo "Detectron2 is installed (commit ${commit:0:10})"
