@@ -140,8 +140,6 @@ def _estimates(
 ) -> dict[tuple, tuple[float, np.ndarray]]:
     """Path to (value, (resamples,) values under resampling), the same resamples for all."""
     images = max((leaf.images for leaf in leaves.values()), default=0)
-    if not images:
-        raise ValueError("no images to compute statistics from; evaluate at least one")
     whole = np.ones((1, images))
     values = {path: float(leaf.estimate(whole)[0]) for path, leaf in leaves.items()}
     draws: dict[tuple, list] = {path: [] for path in leaves}

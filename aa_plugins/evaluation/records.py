@@ -110,13 +110,15 @@ def read_records(folder: str | Path) -> tuple[dict, list[dict]]:
                 header = line["header"]
             else:
                 _check_header(line["header"], header, path)
-    if header is None:
+    if not records:
         raise ValueError(f"no records in {folder}; run the evaluation first")
     return header, sorted_records(list(records.values()))
 
 
 def sorted_records(records: list[dict]) -> list[dict]:
-    """Records in the order of image ids: numbers first, then text."""
+    """Records in the order of image ids: numbers first, then text. Raises ValueError if none."""
+    if not records:
+        raise ValueError("no records to summarise; evaluate at least one image")
     return sorted(records, key=lambda r: (isinstance(r["image_id"], str), r["image_id"]))
 
 

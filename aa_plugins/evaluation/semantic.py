@@ -285,10 +285,10 @@ def _statistics(records: list[dict]) -> dict:
         parts = [[record[name][part] for record in records] for part in ("intersection", "union")]
         return Ratio(*parts, 100)
 
-    known = records[0]["pairs"] if records else {}
+    known = records[0]["pairs"]
     agreement = [_shares(record, "equal") for record in records]
     tree: dict = {}
-    if records and all("iou" in record for record in records):
+    if all("iou" in record for record in records):
         tree["mIoU"] = pooled("iou")
     tree["mASSC"] = share("equal")
     if "correct" in known:

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from aa_plugins.evaluation.bootstrap import (
+    Mean,
+    Ratio,
+    differences,
+    intervals,
+    resampled_weights,
+)
+
+
+def test_mean_against_the_normal_interval():
+    values = np.random.default_rng(0).normal(90, 3, 400)
+    found = intervals({"x": Mean(values)})["x"]
+    half = 1.96 * values.std() / 20
+    assert found["value"] == pytest.approx(values.mean())
+    assert found["low"] == pytest.approx(values.mean() - half, abs=0.04 * half * 2)
+    assert found["high"] == pytest.approx(values.mean() + half, abs=0.04 * half * 2)
+    assert found["images"] == 400
+
+
+def test_ratio_against_scipy():
+    random = np.random.default_rng(1)
+    below = random.integers(1, 20, 60)
+    above = random.binomial(below, 0.8)
+    found = intervals({"x": Ratio(above, below, 100)})["x"]
+
+    def pooled(above, below, axis):
+        return 100 * above.sum(axis) / below.sum(axis)
+
+    expected = scipy.stats.bootstrap(
+        (above, below), pooled, paired=True, n_resamples=10_000, method="percentile", rng=2
+    ).confidence_interval
+    width = expected.high - expected.low
+    assert found["low"] == pytest.approx(expected.low, abs=0.04 * width)
+    assert found["high"] == pytest.approx(expected.high, abs=0.04 * width)
+
+
+def test_mean_iou_under_weights_equals_repeated_images():
+    random = np.random.default_rng(2)
+    union = random.integers(1, 30, (7, 4)) * (random.random((7, 4)) < 0.5)
+    intersection = (union * random.random((7, 4))).astype(int)
+    statistic = Ratio(intersection, union, 100)
+    for weights in resampled_weights(7, 20, seed=0):
+        for row, found in zip(weights, statistic.estimate(weights)):
+            drawn = np.repeat(np.arange(7), row.astype(int))
+            assert len(drawn) == 7
+            above, below = intersection[drawn].sum(0), union[drawn].sum(0)
+            assert found == pytest.approx(100 * np.mean(above[below > 0] / below[below > 0]))
+
+
+def test_paired_difference_is_far_narrower_than_the_two_intervals():
+    random = np.random.default_rng(3)
+    hard = random.normal(80, 10, 100)  # images differ far more than models do
+    a, b = hard + random.normal(0, 0.5, 100), hard + 0.4 + random.normal(0, 0.5, 100)
+    found = differences({"x": {"y": Mean(a)}}, {"x": {"y": Mean(b)}})["x"]["y"]
+    gain = b - a
+    assert found["difference"] == pytest.approx(gain.mean())
+    half = 1.96 * gain.std() / 10
+    assert found["low"] == pytest.approx(gain.mean() - half, abs=0.15 * half)
+    assert found["high"] == pytest.approx(gain.mean() + half, abs=0.15 * half)
+    assert found["low"] > 0  # though the models' own intervals overlap widely
+    own = intervals({"a": Mean(a), "b": Mean(b)})
+    assert own["a"]["high"] > own["b"]["low"]
+    reverse = differences({"y": Mean(b)}, {"y": Mean(a)})["y"]
+    assert reverse["low"] == pytest.approx(-found["high"])
+
+
+def test_undefined_images_are_left_out_and_counted():
+    found = intervals({"x": Mean([None, 1.0, 3.0])})["x"]
+    assert (found["value"], found["images"]) == (2.0, 2)
+    compared = differences({"x": Mean([None, 1.0, 3.0, 5.0])}, {"x": Mean([7.0, 2.0, None, 8.0])})
+    assert compared["x"]["difference"] == pytest.approx(2.0)  # images 1 and 3 alone
+    assert compared["x"]["images"] == 2
+    empty = intervals({"x": Mean([None, None])})["x"]
+    assert empty == {"value": None, "low": None, "high": None, "images": 0}
+    single = intervals({"x": Mean([4.0])})["x"]
+    assert single == {"value": 4.0, "low": None, "high": None, "images": 1}
+
+
+def test_seeded_and_in_blocks():
+    small = list(resampled_weights(5, 1000, seed=4))
+    assert len(small) == 1
+    assert small[0].sum(1).tolist() == [5] * 1000
+    many = list(resampled_weights(3_000_000, 2, seed=4))
+    assert [block.shape for block in many] == [(1, 3_000_000)] * 2
+    values = Mean(np.random.default_rng(0).random(50))
+    assert intervals({"x": values}) == intervals({"x": values})
+    assert intervals({"x": values}) != intervals({"x": values}, seed=1)
