@@ -1,0 +1,19 @@
+"""MMSegmentation: importing this registers backbones, data sets, the test loop and the metric.
+
+In a config: `custom_imports = dict(imports=["aa_plugins.mmseg"])`.
+"""
+
+from aa_plugins.mmseg.backbones import AAResNet, AAResNetV1c, AATIMMBackbone
+from aa_plugins.mmseg.camvid import CamVidDataset
+from aa_plugins.mmseg.consistency import ShiftConsistencyLoop, ShiftConsistencyMetric
+from aa_plugins.mmseg.labels import CheckLabels
+
+__all__ = [
+    "AAResNet",
+    "AAResNetV1c",
+    "AATIMMBackbone",
+    "CamVidDataset",
+    "CheckLabels",
+    "ShiftConsistencyLoop",
+    "ShiftConsistencyMetric",
+]

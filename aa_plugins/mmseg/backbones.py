@@ -1,0 +1,113 @@
+"""Backbones of MMSegmentation with anti-aliasing: the host's own class, converted once built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModule
+from mmseg.models.backbones import ResNet, ResNetV1c
+from mmseg.registry import MODELS
+
+import aa_plugins.timm  # noqa: F401  only registration
+from aa_plugins.config import AAConfig
+from aa_plugins.layers import filters_of, reset_filters
+from aa_plugins.surgery import antialias
+
+
+class _Antialiased:
+    """Converts a mmseg ResNet at the end of its construction, and keeps its filters alive."""
+
+    def __init__(self, *args: Any, aa: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.aa_report = antialias(self, AAConfig.of(aa))
+        _log(f"anti-aliased {type(self).__name__}:\n{self.aa_report}")
+        self._release_filters()
+
+    def init_weights(self) -> None:
+        """Initialise as the host does, without touching how the filters start."""
+        super().init_weights()
+        if not _loads_checkpoint(self.init_cfg):
+            reset_filters(self)
+
+    def train(self, mode: bool = True) -> None:
+        """Keep frozen stages and norms as the host does, but never a filter at its start."""
+        super().train(mode)
+        self._release_filters()
+
+    def _release_filters(self) -> None:
+        """Filters are new: `frozen_stages` and `norm_eval` would leave them untrained for good."""
+        for _, layer in filters_of(self):
+            layer.requires_grad_(True)
+            layer.train(self.training)
+
+
+@MODELS.register_module()
+class AAResNet(_Antialiased, ResNet):
+    """mmseg's ResNet with anti-aliasing; `aa` holds AAConfig's fields.
+
+    `frozen_stages` and `norm_eval` spare the filters, which have no pretrained weights to keep.
+    """
+
+
+@MODELS.register_module()
+class AAResNetV1c(_Antialiased, ResNetV1c):
+    """mmseg's ResNetV1c (3×3 deep stem) with anti-aliasing; `aa` holds AAConfig's fields."""
+
+
+@MODELS.register_module()
+class AATIMMBackbone(BaseModule):
+    """Feature maps, NCHW, of an anti-aliased timm model.
+
+    Args:
+        model_name: a timm model that has an `aa_` version, with or without that prefix.
+        aa: AAConfig's fields.
+        out_indices: levels to return, from the finest; all by default.
+        pretrained: load timm's weights (a download, unless cached).
+        checkpoint_path: weights of the plain or of the anti-aliased model.
+        **kwargs: passed on to timm.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        aa: Mapping[str, Any] | None = None,
+        out_indices: tuple[int, ...] | None = None,
+        pretrained: bool = False,
+        checkpoint_path: str = "",
+        in_channels: int = 3,
+        init_cfg: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.timm_model = timm.create_model(
+            f"aa_{model_name.removeprefix('aa_')}",
+            pretrained=pretrained,
+            checkpoint_path=checkpoint_path,
+            in_chans=in_channels,
+            features_only=True,
+            out_indices=out_indices,
+            aa=AAConfig.of(aa),
+            **kwargs,
+        )
+        self.out_indices = tuple(range(len(self.timm_model.feature_info.channels())))
+        self.channels = self.timm_model.feature_info.channels()
+        # timm has initialised or loaded the weights: mmengine shall not do it again.
+        self._is_init = init_cfg is None
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(N, C, H, W) → one map a level, from the finest to the coarsest."""
+        return tuple(self.timm_model(x))
+
+
+def _loads_checkpoint(init_cfg: dict[str, Any] | list[dict[str, Any]] | None) -> bool:
+    """Whether weights, perhaps those of trained filters, come from a file."""
+    entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
+    return any(entry.get("type") == "Pretrained" for entry in entries)
+
+
+def _log(message: str) -> None:
+    MMLogger.get_current_instance().info(message)

@@ -1,0 +1,120 @@
+"""From a config file to a runner of mmengine: overrides, checks, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from aa_plugins.surgery import load_weights
+
+DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def load_config(
+    config_file: str | Path,
+    work_dir: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+) -> Config:
+    """Read a config of MMSegmentation and apply what the command line says.
+
+    Args:
+        work_dir: where logs and checkpoints go; `work_dirs/<name of the config>` by default.
+        overrides: dotted keys and their values, as mmengine's `--cfg-options`.
+        data_root: the folder of every data set of the config.
+
+    Raises:
+        FileNotFoundError: where the folder of a data set is missing.
+    """
+    cfg = Config.fromfile(str(config_file))
+    cfg.merge_from_dict(dict(overrides or {}))
+    if work_dir is not None:
+        cfg.work_dir = str(work_dir)
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(config_file).stem)
+    for loader, dataset in _datasets(cfg):
+        if data_root is not None:
+            dataset.data_root = str(data_root)
+        root = dataset.get("data_root") or "."
+        if not Path(root).is_dir():
+            raise FileNotFoundError(
+                f"no folder {root}, the data_root of {loader}: put the data there, or name its "
+                "folder with --data-root"
+            )
+    if not torch.cuda.is_available():
+        for loader in DATALOADERS:
+            if loader in cfg:
+                cfg[loader].pin_memory = False
+    return cfg
+
+
+def build_runner(cfg: Config, weights: str | Path | None = None) -> Runner:
+    """A runner whose model holds `weights`, audited key by key.
+
+    Raises:
+        ValueError: for weights of another architecture.
+    """
+    runner = Runner.from_cfg(cfg)
+    if weights is not None:
+        fresh = load_weights(unwrapped(runner.model), read_checkpoint(weights))
+        if fresh:
+            runner.logger.warning(
+                f"{weights} holds no filters: {len(fresh)} keep their start (first: {fresh[0]}); "
+                "what is measured is a swap without training"
+            )
+    return runner
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The segmentor behind mmengine's wrapper for several processes, if there is one."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
+    """A checkpoint of mmengine, or a plain state dict, with no code of its own run.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint {path}: give the path of a .pth file")
+    with torch.serialization.safe_globals(_CHECKPOINT_GLOBALS):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _numpy_globals() -> list[Any]:
+    """What mmengine's message hub pickles beside tensors: scalars and arrays of numpy."""
+    import numpy as np
+
+    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
+    scalar = np.float64(0).__reduce__()[0]
+    array = np.zeros(1).__reduce__()[0]
+    return [np.ndarray, np.dtype, scalar, array, *dtypes]
+
+
+_CHECKPOINT_GLOBALS = [HistoryBuffer, getattr, *_numpy_globals()]
+
+
+def _datasets(cfg: Config) -> Iterator[tuple[str, ConfigDict]]:
+    """Every data set of the config, inside of wrappers too, with the name of its loader."""
+
+    def leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
+        inner: Sequence[ConfigDict] = dataset.get("datasets") or [dataset.get("dataset")]
+        if inner == [None]:
+            yield dataset
+        else:
+            for child in inner:
+                yield from leaves(child)
+
+    for loader in DATALOADERS:
+        if cfg.get(loader) is not None:
+            for dataset in leaves(cfg[loader].dataset):
+                yield loader, dataset

@@ -1,0 +1,12 @@
+_base_ = [
+    "./_base_/models/deeplabv3plus_r101.py",
+    "./_base_/datasets/voc12_aug.py",
+    "./_base_/schedules/sgd_40k.py",
+    "./_base_/shift_consistency.py",
+    "./_base_/default_runtime.py",
+]
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    decode_head=dict(num_classes=21),
+    auxiliary_head=dict(num_classes=21),
+)
