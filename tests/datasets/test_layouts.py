@@ -140,19 +140,6 @@ def test_detectron2_reads_coco(folders):
         assert len(record["annotations"]) == len(scene(1, index).classes)
 
 
-def test_detectron2_reads_cityscapes(folders):
-    pytest.importorskip("detectron2", reason="Detectron2 isn't installed (make detectron2)")
-    pytest.importorskip("cityscapesscripts", reason="Detectron2 needs it to read Cityscapes")
-    from detectron2.data.datasets.cityscapes import load_cityscapes_instances
-
-    folder = folders["cityscapes"]
-    images, truth = str(folder / "leftImg8bit" / "val"), str(folder / "gtFine" / "val")
-    records = load_cityscapes_instances(images, truth, from_json=False, to_polygons=False)
-    for record in records:
-        index = int(Path(record["file_name"]).name.split("_")[1]) - 1
-        assert 1 <= len(record["annotations"]) <= len(scene(1, index).classes)
-
-
 def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="'kitti', choose one of coco, voc"):
         write_shapes(tmp_path / "new", "kitti")
