@@ -6,11 +6,14 @@ output. Conversion only adds the filter as a child.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from aa_plugins.layers.in_place import InPlace, mix_in
+from aa_plugins.ops import out_size
 
 
 class Filtered(InPlace):
@@ -76,16 +79,47 @@ class FilterAfterMerging(Filtered):
         return self.postfilter(merged).permute(0, 2, 3, 1)
 
 
+class SamePadded(Filtered):
+    """Runs densely what pads by TensorFlow's "same" rule, which depends on the stride.
+
+    The border is that of the original stride; the module pads by its own rule for stride 1 again,
+    and that is cut off.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        border, windows = [], []
+        for axis in (1, 0):  # F.pad starts with the last axis
+            stride, dilation = self.same_stride[axis], _pair(getattr(self, "dilation", 1))[axis]
+            windows.append(dilation * (_pair(self.kernel_size)[axis] - 1) + 1)
+            size = x.shape[axis - 2]
+            total = max((out_size(size, stride) - 1) * stride + windows[-1] - size, 0)
+            border += [total // 2, total - total // 2]
+        value = -torch.inf if isinstance(self, nn.MaxPool2d) else 0.0
+        x = super().forward(F.pad(x, border, value=value))
+        for axis, window in zip((-1, -2), windows):
+            x = x.narrow(axis, (window - 1) // 2, x.shape[axis] - (window - 1))
+        return x
+
+
 def convert(module: nn.Module, mixin: type[Filtered], layer: nn.Module) -> None:
     """Give `module` the filter `layer`, which carries the stride, in place."""
     setattr(module, "prefilter" if mixin is FilterBefore else "postfilter", layer)
     mix_in(module, mixin)
 
 
-def set_stride_one(module: nn.Module) -> None:
-    """Make a convolution or a pool dense; a merging layer has no stride to set."""
-    if hasattr(module, "stride"):
-        module.stride = (1, 1) if isinstance(module.stride, tuple) else 1
+def make_dense(module: nn.Module) -> None:
+    """Set the stride of a convolution or a pool to 1; a merging layer has none to set."""
+    if not hasattr(module, "stride"):
+        return
+    if pads_as_same(module):
+        module.same_stride = _pair(module.stride)
+        mix_in(module, SamePadded)
+    module.stride = (1, 1) if isinstance(module.stride, tuple) else 1
+
+
+def pads_as_same(module: nn.Module) -> bool:
+    """Whether a module pads by a rule that depends on its stride (timm's `Conv2dSame` and such)."""
+    return getattr(module, "same_pad", type(module).__name__.endswith("Same"))
 
 
 def stride_of(module: nn.Module) -> int:
@@ -104,8 +138,8 @@ def _from_one(axis: int) -> tuple[slice, ...]:
     return (slice(None),) * axis + (slice(1, None),)
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _partial_windows(pool: nn.Module, x: torch.Tensor) -> tuple[int, int, int, int]:

@@ -11,8 +11,9 @@ from torch import nn
 
 from aa_plugins.config import AAConfig
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
-from aa_plugins.layers.strided import Filtered, convert, set_stride_one
-from aa_plugins.surgery.sites import Site, Skipped, find_sites
+from aa_plugins.layers.strided import Filtered, convert, make_dense
+from aa_plugins.surgery.rows import Site, Skipped
+from aa_plugins.surgery.sites import find_sites
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _convert_site(model: nn.Module, site: Site, config: AAConfig) -> ConvertedSi
     host = model.get_submodule(site.host)
     layer = build_filter(config, site.channels, site.stride, like=next(model.parameters()))
     layer.train(host.training)
-    set_stride_one(model.get_submodule(site.name))
+    make_dense(model.get_submodule(site.name))
     convert(host, site.mixin, layer)
     return ConvertedSite(
         name=site.name,

@@ -1,0 +1,101 @@
+"""Families with a place of their own for the filter, as rows of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from aa_plugins.layers import strided
+from aa_plugins.layers.strided import stride_of
+from aa_plugins.surgery.rows import Names, Site, Skipped
+from aa_plugins.surgery.trace import Trace
+
+# Residual blocks by class name, the same in timm, torchvision, mmseg: which convolution may carry
+# the stride, and which one reads its activation, where the filter goes.
+RESIDUAL_BLOCKS = {"BasicBlock": ("conv1", "conv2"), "Bottleneck": ("conv2", "conv3")}
+SHORTCUTS = ("downsample",)
+MERGINGS = ("PatchMerging",)
+BLURS = ("BlurPool2d", "AdaptiveBlurPool2d", "FilterBankPool2d")
+
+
+def family_sites(names: Names, trace: Trace) -> Iterator[Site | Skipped]:
+    """Sites of the residual blocks and of Swin's mergings."""
+    yield from _residual_sites(names)
+    yield from _merging_sites(names, trace)
+
+
+def _residual_sites(names: Names) -> Iterator[Site | Skipped]:
+    """Main path after the activation, and the shortcut's input, of every strided block."""
+    dilated = _first_dilated_blocks(names)
+    for block in names:
+        if type(block).__name__ not in RESIDUAL_BLOCKS:
+            continue
+        conv, reader = (getattr(block, a, None) for a in RESIDUAL_BLOCKS[type(block).__name__])
+        if not isinstance(conv, nn.Conv2d) or not isinstance(reader, nn.Conv2d):
+            continue
+        stride = stride_of(conv)
+        if stride == 1 and block not in dilated:
+            continue
+        kinds = ("conv", "shortcut") if stride > 1 else ("dilated", "dilated")
+        if type(getattr(block, "aa", None)).__name__ in BLURS:
+            yield Skipped(names[block.aa], kinds[0], "blurs already")
+        else:
+            channels = reader.in_channels
+            host = names[reader]
+            yield Site(names[conv], kinds[0], channels, stride, host, strided.FilterBefore)
+        yield from _shortcut_site(block, stride, kinds[1], names)
+
+
+def _shortcut_site(block: nn.Module, stride: int, kind: str, names: Names) -> Iterator[Site]:
+    """A strided convolution reads a filtered map; an average pool is filtered after."""
+    for attribute in SHORTCUTS:
+        layers = list((getattr(block, attribute, None) or nn.Identity()).modules())
+        conv = next((layer for layer in layers if isinstance(layer, nn.Conv2d)), None)
+        pool = next((layer for layer in layers if isinstance(layer, nn.AvgPool2d)), None)
+        if conv is None:
+            continue
+        channels = conv.in_channels
+        if pool is not None and stride_of(pool) > 1:
+            name = names[pool]
+            yield Site(name, kind, channels, stride, name, strided.FilterAfterAvgPool)
+        elif stride_of(conv) == stride and max(conv.kernel_size) == 1:
+            name = names[conv]
+            yield Site(name, kind, channels, stride, name, strided.FilterBefore)
+
+
+def _first_dilated_blocks(names: Names) -> set[nn.Module]:
+    """First blocks of the residual stages in which dilation takes the place of a stride."""
+    found = set()
+    dilation_before = 1
+    for stage in names:
+        blocks = [b for b in stage.children() if type(b).__name__ in RESIDUAL_BLOCKS]
+        if not blocks:
+            continue
+        conv = getattr(blocks[-1], RESIDUAL_BLOCKS[type(blocks[-1]).__name__][0])
+        if not isinstance(conv, nn.Conv2d):
+            continue
+        if conv.dilation[0] > dilation_before:
+            found.add(blocks[0])
+        dilation_before = conv.dilation[0]
+    return found
+
+
+def _merging_sites(names: Names, trace: Trace) -> Iterator[Site]:
+    """Swin's patch mergings, (B, H, W, C): filtered after norm and reduction."""
+    for module, name in names.items():
+        if type(module).__name__ not in MERGINGS or not _halves_channels_last(name, trace):
+            continue
+        channels = trace.calls[name][0].output_shapes[0][-1]
+        yield Site(name, "merging", channels, 2, name, strided.FilterAfterMerging)
+
+
+def _halves_channels_last(name: str, trace: Trace) -> bool:
+    """Whether a module turns (B, H, W, C) into (B, ⌈H/2⌉, ⌈W/2⌉, C')."""
+    if trace.why_not_once(name) is not None:
+        return False
+    call = trace.calls[name][0]
+    shapes = [*call.input_shapes, *call.output_shapes]
+    if [len(shape) for shape in shapes] != [4, 4]:
+        return False
+    return all(shapes[1][axis] == -(-shapes[0][axis] // 2) for axis in (1, 2))
