@@ -42,6 +42,9 @@ class AAConfig:
         stem: also convert strided convolutions of the stem whose kernel overlaps (patch
             embeddings never are).
         dilated: also filter, at stride 1, where a stride was replaced by dilation.
+        include: name patterns (fnmatch: "layer[34].*") of the modules that carry the strides; only
+            sites that match one of them are converted. Empty means all.
+        exclude: name patterns of sites that are left alone.
 
     Raises:
         ValueError: for an unknown or inconsistent value.
@@ -60,8 +63,12 @@ class AAConfig:
     merging: bool = True
     stem: bool = False
     dilated: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, as_patterns(name, getattr(self, name)))
         check_choice("filter", self.filter, FILTERS)
         check_choice("normalize", self.normalize, NORMALIZATIONS)
         check_choice("init", self.init, INITS)
@@ -95,6 +102,14 @@ class AAConfig:
         if isinstance(value, cls):
             return value
         return cls.from_dict(value or {})
+
+
+def as_patterns(name: str, value: object) -> tuple[str, ...]:
+    """A tuple of name patterns from one pattern or a sequence of them; else a ValueError."""
+    patterns = (value,) if isinstance(value, str) else tuple(value or ())
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f'{name}={value!r} must be name patterns, e.g. ("layer3.*", "*.conv2")')
+    return patterns
 
 
 def check_positive_int(name: str, value: object) -> None:

@@ -1,8 +1,8 @@
-"""Conversion of a network in place, and the report of what was done."""
+"""Conversion of a network in place."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from math import gcd
 from typing import Any
 
@@ -12,64 +12,34 @@ from torch import nn
 from aa_plugins.config import AAConfig
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
 from aa_plugins.layers.strided import Filtered, convert, make_dense
+from aa_plugins.surgery.report import AntialiasReport, ConvertedSite
 from aa_plugins.surgery.rows import Site, Skipped
 from aa_plugins.surgery.sites import find_sites
 
 
-@dataclass(frozen=True)
-class ConvertedSite:
-    """One row of the report: a site that has a filter now."""
-
-    name: str
-    kind: str
-    channels: int
-    groups: int
-    stride: int
-    filter: str
-    parameters: int
-
-
-@dataclass(frozen=True)
-class AntialiasReport:
-    """What `antialias` did: one row a converted site, and what it left alone and why."""
-
-    config: AAConfig
-    sites: list[ConvertedSite] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        header = ("site", "kind", "channels", "groups", "stride", "action", "parameters")
-        rows = [header]
-        for s in self.sites:
-            action = f"{s.filter} filter"
-            cells = (s.name, s.kind, s.channels, s.groups, s.stride, action, s.parameters)
-            rows.append(tuple(str(cell) for cell in cells))
-        for s in self.skipped:
-            rows.append((s.name, s.kind, "", "", "", f"left alone: {s.reason}", ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
-
-
-def antialias(model: nn.Module, config: AAConfig | dict[str, Any] | None = None) -> AntialiasReport:
+def antialias(
+    model: nn.Module,
+    config: AAConfig | dict[str, Any] | None = None,
+    *,
+    example: torch.Tensor | None = None,
+    dry_run: bool = False,
+) -> AntialiasReport:
     """Put a low-pass filter before every subsampling of `model`, in place.
 
     Names of parameters and buffers stay as they are; a predicted filter adds keys below
-    `prefilter` or `postfilter`, the fixed blur adds none.
+    `prefilter` or `postfilter`, the fixed blur adds none. Sites are found by one forward pass on
+    fake tensors, which computes nothing and leaves the network as it is.
 
     Args:
-        model: any timm, torchvision or mmseg network; load its weights first.
-        config: which filter, and at which kinds of sites.
+        model: any network from images (N, C, H, W) to whatever; load its weights first.
+        config: which filter, and at which sites.
+        example: an input of the network, of which only shape, dtype and device count; needed only
+            where neither the network's own configuration nor a usual size says what it takes.
+        dry_run: report what would be done, and leave the network as it is.
 
     Raises:
-        ValueError: where there is nothing to convert, or the model was converted before.
+        ValueError: where there is nothing to convert, a name pattern matches no site, the forward
+            pass fails on every likely input, or the model was converted before.
     """
     config = AAConfig.of(config)
     converted = next((n for n, m in model.named_modules() if isinstance(m, Filtered)), None)
@@ -80,10 +50,13 @@ def antialias(model: nn.Module, config: AAConfig | dict[str, Any] | None = None)
         )
     if config.filter == "none":
         return AntialiasReport(config)
-    report = AntialiasReport(config)
-    for site, reason in _chosen_sites(model, config, report.skipped):
+    sites, denied = find_sites(model, example)
+    _check_patterns(config, sites)
+    report = AntialiasReport(config, skipped=denied)
+    for site in sites:
+        reason = _unwanted(site, config)
         if reason is None:
-            report.sites.append(_convert_site(model, site, config))
+            report.sites.append(_convert_site(model, site, config, dry_run))
         else:
             report.skipped.append(Skipped(site.name, site.kind, reason))
     if not report.sites:
@@ -95,22 +68,37 @@ def antialias(model: nn.Module, config: AAConfig | dict[str, Any] | None = None)
     return report
 
 
-def _chosen_sites(
-    model: nn.Module, config: AAConfig, skipped: list[Skipped]
-) -> list[tuple[Site, str | None]]:
-    """Sites with None, or with the reason why this configuration leaves them alone."""
-    sites, denied = find_sites(model)
-    skipped.extend(denied)
-    off = {s.kind: f"{s.kind}=False" for s in sites if not getattr(config, s.kind)}
-    return [(site, off.get(site.kind)) for site in sites]
+def _unwanted(site: Site, config: AAConfig) -> str | None:
+    """Why this configuration leaves a site alone, or None."""
+    if not getattr(config, site.kind):
+        return f"{site.kind}=False"
+    if config.include and not _matches(site, config.include):
+        return "no pattern of include matches"
+    return "excluded by name" if _matches(site, config.exclude) else None
 
 
-def _convert_site(model: nn.Module, site: Site, config: AAConfig) -> ConvertedSite:
+def _matches(site: Site, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(site.name, pattern) for pattern in patterns)
+
+
+def _check_patterns(config: AAConfig, sites: list[Site]) -> None:
+    """Raise ValueError for a pattern that matches no site, which is most likely a slip."""
+    for pattern in (*config.include, *config.exclude):
+        if not any(_matches(site, (pattern,)) for site in sites):
+            raise ValueError(
+                f"the pattern {pattern!r} matches no site: choose among "
+                f"{', '.join(site.name for site in sites) or 'none'}"
+            )
+
+
+def _convert_site(model: nn.Module, site: Site, config: AAConfig, dry_run: bool) -> ConvertedSite:
     host = model.get_submodule(site.host)
-    layer = build_filter(config, site.channels, site.stride, like=next(model.parameters()))
-    layer.train(host.training)
-    make_dense(model.get_submodule(site.name))
-    convert(host, site.mixin, layer)
+    like = torch.empty(0, device="meta") if dry_run else next(model.parameters())
+    layer = build_filter(config, site.channels, site.stride, like)
+    if not dry_run:
+        layer.train(host.training)
+        make_dense(model.get_submodule(site.name))
+        convert(host, site.mixin, layer)
     return ConvertedSite(
         name=site.name,
         kind=site.kind,
@@ -119,6 +107,7 @@ def _convert_site(model: nn.Module, site: Site, config: AAConfig) -> ConvertedSi
         stride=site.stride,
         filter=config.filter,
         parameters=sum(p.numel() for p in layer.parameters()),
+        place=site.place,
     )
 
 

@@ -36,11 +36,13 @@ def generic_sites(names: Names, trace: Trace) -> Iterator[Site | Skipped]:
         kind = _kind(module)
         if kind is None:
             continue
+        if kind == "conv" and _reads_image(name, trace):
+            kind = "stem"
         reason = trace.why_not_once(name) or _why_not(name, kind, modules, trace)
         if reason is not None:
             yield Skipped(name, kind, reason)
         elif isinstance(module, nn.Conv2d):
-            yield _conv_site(name, modules, trace)
+            yield _conv_site(name, kind, modules, trace)
         else:
             channels = trace.calls[name][0].output_shapes[0][-3]
             yield Site(name, kind, channels, stride_of(module), name, _pool_mixin(module))
@@ -52,9 +54,10 @@ def out_of_reach(names: Names, trace: Trace) -> Iterator[Skipped]:
     for operation in trace.operations:
         name = operation.scope[-1].name if operation.scope else ""
         if name in modules and _kind(modules[name]) is None and _reduces(operation):
-            attention = _attention_around(f"{name}.", modules)
             reason = f"{operation.function} called in the forward of {type(modules[name]).__name__}"
-            yield Skipped(name, "function", f"inside {attention}: {reason}" if attention else reason)
+            attention = _attention_around(f"{name}.", modules)
+            reason = f"inside {attention}: {reason}" if attention else reason
+            yield Skipped(name, "function", reason)
 
 
 def _kind(module: nn.Module) -> str | None:
@@ -67,9 +70,7 @@ def _kind(module: nn.Module) -> str | None:
     return next((kind for cls, kind in KINDS if isinstance(module, cls)), None)
 
 
-def _why_not(
-    name: str, kind: str, modules: dict[str, nn.Module], trace: Trace
-) -> str | None:
+def _why_not(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace) -> str | None:
     """Why a module that lowers resolution must not be touched, or None."""
     module, call = modules[name], trace.calls[name][0]
     if kind == "blur":
@@ -80,11 +81,11 @@ def _why_not(
     stride = module.stride if isinstance(module.stride, tuple) else (module.stride,)
     if min(stride) != max(stride):
         return f"stride {stride} differs between the axes"
-    if kind == "conv" and max(stride) > WIDEST_STRIDE:
-        return f"patch embedding: at stride 1 it would cost {max(stride) ** 2} times as much"
-    if kind == "conv" and _reads_image(call, trace) and max(module.kernel_size) <= max(stride):
+    if kind == "stem" and max(module.kernel_size) <= max(stride):
         return "patch embedding: its windows don't overlap"
-    if kind != "conv" and call.output_shapes[0][-2:] == (1, 1):
+    if isinstance(module, nn.Conv2d) and max(stride) > WIDEST_STRIDE:
+        return f"at stride 1 it would cost {max(stride) ** 2} times as much"
+    if not isinstance(module, nn.Conv2d) and call.output_shapes[0][-2:] == (1, 1):
         return "global pool"
     return None
 
@@ -99,18 +100,18 @@ def _attention_around(name: str, modules: dict[str, nn.Module]) -> str | None:
     return None
 
 
-def _reads_image(call: Call, trace: Trace) -> bool:
+def _reads_image(name: str, trace: Trace) -> bool:
     """Whether a convolution reads as many channels as the network does."""
-    return call.input_shapes[0][1] == trace.calls[""][0].input_shapes[0][1]
+    calls = trace.calls.get(name)
+    return bool(calls) and calls[0].input_shapes[0][1] == trace.calls[""][0].input_shapes[0][1]
 
 
-def _conv_site(name: str, modules: dict[str, nn.Module], trace: Trace) -> Site:
-    conv, call = modules[name], trace.calls[name][0]
+def _conv_site(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace) -> Site:
+    conv = modules[name]
     stride = stride_of(conv)
     if max(conv.kernel_size) == 1 and not any(conv.padding):
         return Site(name, "shortcut", conv.in_channels, stride, name, strided.FilterBefore)
-    kind = "stem" if _reads_image(call, trace) else "conv"
-    host = _after_nonlinearity(call, modules, trace)
+    host = _after_nonlinearity(trace.calls[name][0], modules, trace)
     return Site(name, kind, conv.out_channels, stride, host, strided.FilterAfter)
 
 
