@@ -1,5 +1,7 @@
 """Shift consistency of predictions: views, agreement, statistics. Knows no host framework."""
 
+from .classification import ClassificationConsistency
+from .instance import InstanceConsistency
 from .protocol import PRESETS, Protocol, grid_shifts, preset, surface_shifts
 from .records import RecordWriter, read_records
 from .semantic import SemanticConsistency
@@ -8,6 +10,8 @@ from .views import Box, Pair, View, ViewPlan, extract
 __all__ = [
     "PRESETS",
     "Box",
+    "ClassificationConsistency",
+    "InstanceConsistency",
     "Pair",
     "Protocol",
     "RecordWriter",

@@ -18,7 +18,7 @@ import torch
 from .bootstrap import RESAMPLES, Mean, Ratio, differences, intervals
 from .protocol import Protocol
 from .records import paired_records, sorted_records
-from .surface import by_shift, controls, in_mean
+from .surface import by_shift, controls, in_mean, record_head
 from .views import Box, Pair, View, ViewPlan
 
 BANDS = (1, 3, 5, 15)
@@ -83,55 +83,45 @@ class SemanticConsistency:
             truth = self._truth(plan, ground_truth)
         elif whole is not None:
             raise ValueError(f"image {plan.image_id!r}: whole needs ground_truth; give both")
-        pairs: list[dict | None] = [None] * len(plan.pairs)
         classes = np.zeros((2, self.num_classes), np.int64)
-        reference_iou = None
-        last_uses = plan.last_uses()
-        held: dict[int, _Prediction] = {}
-        index = -1
-        for index, values in enumerate(predictions):
-            if index == len(plan.views):
-                break
-            held[index] = prediction = self._prediction(plan, plan.views[index], values)
-            if truth is not None and plan.views[index] == View(plan.crop):
-                reference_iou = self._iou(prediction.labels, truth.labels[plan.crop.slices])
-            for number, pair in enumerate(plan.pairs):
-                if max(pair.a, pair.b) == index:
-                    pairs[number] = self._compare(plan, pair, held, truth, classes)
-            held = {i: kept for i, kept in held.items() if last_uses[i] > index}
-        if index + 1 != len(plan.views):
-            raise ValueError(
-                f"image {plan.image_id!r}: {'more than ' * (index == len(plan.views))}"
-                f"{min(index + 1, len(plan.views))} predictions for {len(plan.views)} views; "
-                "give one a view, in the plan's order"
-            )
+        iou = None
+
+        def prepare(index: int, values: torch.Tensor | np.ndarray) -> _Prediction:
+            nonlocal iou
+            view = plan.views[index]
+            prediction = self._prediction(plan, view, values)
+            if truth is not None and whole is None and view == View(plan.crop):
+                iou = self._iou(prediction.labels, truth.labels[plan.crop.slices])
+            return prediction
+
+        pairs: list[dict] = [{}] * len(plan.pairs)
+        for number, pair, a, b in plan.compared(predictions, prepare):
+            pairs[number] = self._compare(plan, pair, a, b, truth, classes)
         record = {
-            "image_id": plan.image_id,
-            "protocol": self.protocol.fingerprint(),
-            "shifts": [list(pair.shift) for pair in plan.pairs],
-            "roles": [pair.role for pair in plan.pairs],
+            **record_head(plan, self.protocol),
             "pairs": {name: [pair[name] for pair in pairs] for name in pairs[0]},
             "classes": {"intersection": classes[0].tolist(), "union": classes[1].tolist()},
         }
         if whole is not None:
             labels = self._labels(plan, whole, (plan.height, plan.width), "prediction")
-            record["iou"] = self._iou(labels, truth.labels)
-        elif reference_iou is not None:
-            record["iou"] = reference_iou
+            iou = self._iou(labels, truth.labels)
+        if iou is not None:
+            record["iou"] = iou
         return record
 
     def _compare(
         self,
         plan: ViewPlan,
         pair: Pair,
-        held: dict[int, _Prediction],
+        prediction_a: _Prediction,
+        prediction_b: _Prediction,
         truth: _Truth | None,
         classes: np.ndarray,
     ) -> dict:
         """Counts of pixels of a pair; adds to (2, C) intersections and unions of classes."""
         region = plan.crop if plan.circular else pair.region
         cut_a, cut_b = (_aligned(plan.views[i], region) for i in (pair.a, pair.b))
-        a, b = cut_a(held[pair.a].labels), cut_b(held[pair.b].labels)
+        a, b = cut_a(prediction_a.labels), cut_b(prediction_b.labels)
         equal = a == b
         counts: dict[str, float | None] = {"pixels": a.size, "equal": _count(equal)}
         for margin in MARGINS[1:]:
@@ -152,10 +142,10 @@ class SemanticConsistency:
             for band, pixels, same in zip(BANDS, within.cumsum(), agreeing.cumsum()):
                 counts[f"pixels_band_{band}"] = int(pixels)
                 counts[f"equal_band_{band}"] = int(same)
-        probabilities = [held[i].probabilities for i in (pair.a, pair.b)]
-        if None not in probabilities:
-            middle = (cut_a(probabilities[0]) + cut_b(probabilities[1])) / 2
-            entropies = cut_a(held[pair.a].entropy) + cut_b(held[pair.b].entropy)
+        p, q = prediction_a.probabilities, prediction_b.probabilities
+        if p is not None and q is not None:
+            middle = (cut_a(p) + cut_b(q)) / 2
+            entropies = cut_a(prediction_a.entropy) + cut_b(prediction_b.entropy)
             divergence = torch.special.entr(middle).sum(0) - entropies / 2
             counts["divergence"] = max(0.0, float(divergence.double().mean()))
         if pair.role == "mean":

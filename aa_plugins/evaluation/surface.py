@@ -1,10 +1,22 @@
-"""What all tasks derive from an agreement per pair: the curve over shifts and the controls."""
+"""What all tasks share: the head of a record, the curve over shifts and the controls."""
 
 from __future__ import annotations
 
 from .bootstrap import Mean
+from .protocol import Protocol
+from .views import ViewPlan
 
 Agreements = list[list[float | None]]  # for each image, for each pair: in [0, 1], None if undefined
+
+
+def record_head(plan: ViewPlan, protocol: Protocol) -> dict:
+    """What every record says of its image, its pairs and where they come from."""
+    return {
+        "image_id": plan.image_id,
+        "protocol": protocol.fingerprint(),
+        "shifts": [list(pair.shift) for pair in plan.pairs],
+        "roles": [pair.role for pair in plan.pairs],
+    }
 
 
 def in_mean(record: dict) -> list[int]:

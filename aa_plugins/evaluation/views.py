@@ -8,11 +8,14 @@ coordinates are pixels of the network's input, rows before columns.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+
+Prepared = TypeVar("Prepared")
 
 
 class Box(NamedTuple):
@@ -124,13 +127,42 @@ class ViewPlan:
         used = {index for pair in self.pairs if pair.role == "mean" for index in (pair.a, pair.b)}
         return sorted(index for index in used if self.views[index] != reference)
 
-    def last_uses(self) -> list[int]:
-        """For each view, the index of the last view that it is compared with."""
+    def compared(
+        self, predictions: Iterable[Any], prepare: Callable[[int, Any], Prepared]
+    ) -> Iterator[tuple[int, Pair, Prepared, Prepared]]:
+        """Reads the predictions of the views one at a time and yields every pair as soon as both
+        of its views are there; a view is let go after its last pair.
+
+        Args:
+            predictions: one a view, in order.
+            prepare: from a view's index and prediction to what is compared.
+
+        Returns:
+            the pair's number, the pair, and what was prepared of its views a and b.
+
+        Raises:
+            ValueError: too many or too few predictions.
+        """
         last = list(range(len(self.views)))
         for pair in self.pairs:
             for index in (pair.a, pair.b):
                 last[index] = max(last[index], pair.a, pair.b)
-        return last
+        held: dict[int, Prepared] = {}
+        index = -1
+        for index, prediction in enumerate(predictions):
+            if index == len(self.views):
+                break
+            held[index] = prepare(index, prediction)
+            for number, pair in enumerate(self.pairs):
+                if max(pair.a, pair.b) == index:
+                    yield number, pair, held[pair.a], held[pair.b]
+            held = {i: kept for i, kept in held.items() if last[i] > index}
+        if index + 1 != len(self.views):
+            more = index == len(self.views)
+            raise ValueError(
+                f"image {self.image_id!r}: {'more than ' if more else ''}{index + (not more)} "
+                f"predictions for {len(self.views)} views; give one a view, in the plan's order"
+            )
 
 
 def extract(image: torch.Tensor | np.ndarray, view: View) -> torch.Tensor | np.ndarray:
