@@ -63,10 +63,10 @@ class AdaptiveBlurPool2d(PredictedFilter):
         taps = binomial_taps(self.kernel_size)
         return (taps[:, None] * taps).log().flatten()
 
-    def taps_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.normalize == "joint":
-            return logits.flatten(1, 2).softmax(1).unflatten(1, logits.shape[1:3])
-        return logits.softmax(2)
+    def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
+        if self.normalize == "group":
+            return logits, True, None
+        return logits.flatten(1, 2).softmax(1).unflatten(1, logits.shape[1:3]), False, None
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, normalize={self.normalize!r}"

@@ -77,9 +77,8 @@ class FilterBankPool2d(PredictedFilter):
         favoured = self.taps.index(3) if 3 in self.taps else 1
         return START_LOGIT * torch.eye(len(self.taps))[favoured]
 
-    def taps_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        weights = logits.softmax(2)
-        return torch.einsum("ngmhw,mk->ngkhw", weights, self.bank.to(weights.dtype))
+    def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
+        return logits, True, self.bank
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, taps={self.taps}"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from aa_plugins.config import INITS, PAD_MODES, check_choice, check_positive_int
-from aa_plugins.ops import adaptive_blur2d, pad2d
+from aa_plugins.ops import adaptive_blur2d, pad2d, taps_from_logits
 
 # Scale of the logits of a filter that starts as the identity. It must not be zero: the gate opens
 # in the first step, and in the second the predictor has to get a gradient through the norm.
@@ -29,7 +29,7 @@ class PredictedFilter(nn.Module):
     """A filter whose k×k taps are predicted at each kept position and for each channel group.
 
     A convolution and a batch norm, run at kept positions only, give `logits_per_group` logits for
-    each group; `taps_from_logits` of a subclass turns them into k² taps. With
+    each group, of which `weighting` of a subclass says how they become k² taps. With
     init="identity" a gate for each group, starting at 0, mixes the taps with a unit impulse.
 
     Args:
@@ -64,6 +64,7 @@ class PredictedFilter(nn.Module):
             )
         self.channels = channels
         self.kernel_size = kernel_size
+        self.predictor_size = predictor_size
         self.logits_per_group = logits_per_group
         self.stride = stride
         self.groups = groups
@@ -82,9 +83,13 @@ class PredictedFilter(nn.Module):
         """Logits of one group, (logits_per_group,), at which the filter is the fixed blur."""
         raise NotImplementedError
 
-    def taps_from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """(N, G, logits_per_group, H', W') → taps (N, G, k², H', W')."""
-        raise NotImplementedError
+    def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
+        """What `adaptive_blur2d` takes: weights or logits, whether to take their softmax, a bank.
+
+        Args:
+            logits: (N, G, logits_per_group, H', W').
+        """
+        return logits, True, None
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -99,21 +104,26 @@ class PredictedFilter(nn.Module):
         if self.gate is not None:
             self.gate.zero_()
 
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) → (N, G, logits_per_group, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        logits = self.norm(self.conv(pad2d(x, self.predictor_size, self.pad_mode)))
+        return logits.unflatten(1, (self.groups, self.logits_per_group))
+
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Taps at kept positions: (N, C, H, W) → (N, G, k², ⌈H/stride⌉, ⌈W/stride⌉), float32."""
-        logits = self.norm(self.conv(pad2d(x, self.conv.kernel_size[0], self.pad_mode)))
-        logits = logits.unflatten(1, (self.groups, self.logits_per_group))
-        taps = self.taps_from_logits(logits.to(torch.promote_types(logits.dtype, torch.float32)))
-        if self.gate is None:
-            return taps
-        gate = fold(self.gate).to(taps.dtype).view(1, -1, 1, 1, 1)
-        impulse = torch.zeros(self.kernel_size**2, dtype=taps.dtype, device=taps.device)
-        impulse[self.kernel_size**2 // 2] = 1
-        return gate * taps + (1 - gate) * impulse.view(1, 1, -1, 1, 1)
+        weights, softmax, bank = self.weighting(self.logits(x))
+        return taps_from_logits(weights, softmax, bank, self.share())
+
+    def share(self) -> torch.Tensor | None:
+        """The gate's share of the taps, (G,) in [0, 1]; None without a gate."""
+        return None if self.gate is None else fold(self.gate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        return adaptive_blur2d(x, self.predict(x), self.stride, self.pad_mode)
+        weights, softmax, bank = self.weighting(self.logits(x))
+        return adaptive_blur2d(
+            x, weights, self.stride, self.pad_mode, softmax=softmax, bank=bank, gate=self.share()
+        )
 
     def extra_repr(self) -> str:
         return (

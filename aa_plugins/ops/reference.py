@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from aa_plugins.ops.geometry import pad2d
+
 
 def apply_taps(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> torch.Tensor:
     """Weighted sum of every kept position's k×k window (Zou et al., BMVC 2020, section 3).
@@ -18,16 +20,67 @@ def apply_taps(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> torch.T
     Returns:
         (N, C, H', W') in the dtype of `padded`.
     """
-    n, channels = padded.shape[:2]
+    total = None
+    accumulator = torch.promote_types(padded.dtype, torch.float32)
+    for tap, window in enumerate(windows(padded, taps, stride)):
+        weighted = window.to(accumulator) * taps[:, :, tap].unsqueeze(2)
+        total = weighted if total is None else total + weighted
+    return total.flatten(1, 2).to(padded.dtype)
+
+
+def windows(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> list[torch.Tensor]:
+    """What each tap multiplies: k² views (N, G, C / G, H', W') of the input with its border."""
     groups, area, height, width = taps.shape[1:]
     kernel_size = round(area**0.5)
-    accumulator = torch.promote_types(padded.dtype, torch.float32)
-    total = None
+    padded = padded.unflatten(1, (groups, padded.shape[1] // groups))
+    views = []
     for tap in range(area):
         top, left = divmod(tap, kernel_size)
         rows = slice(top, top + (height - 1) * stride + 1, stride)
         columns = slice(left, left + (width - 1) * stride + 1, stride)
-        window = padded[:, :, rows, columns].unflatten(1, (groups, channels // groups))
-        weighted = window.to(accumulator) * taps[:, :, tap].unsqueeze(2)
-        total = weighted if total is None else total + weighted
-    return total.flatten(1, 2).to(padded.dtype)
+        views.append(padded[..., rows, columns])
+    return views
+
+
+def taps_from_logits(
+    logits: torch.Tensor,
+    softmax: bool,
+    bank: torch.Tensor | None = None,
+    gate: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What the filter multiplies the windows with, from what a predictor emits.
+
+    Args:
+        logits: (N, G, L, H', W').
+        softmax: whether the weights are the softmax over L, or the logits themselves.
+        bank: (L, k²) kernels that the weights mix; without one the weights are the taps.
+        gate: (G,) share of the taps, the rest being the unit impulse at the central tap.
+
+    Returns:
+        (N, G, k², H', W'), at least float32.
+    """
+    taps = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if softmax:
+        taps = taps.softmax(2)
+    if bank is not None:
+        taps = torch.einsum("nglhw,lk->ngkhw", taps, bank.to(taps.dtype))
+    if gate is None:
+        return taps
+    gate = gate.to(taps.dtype).view(1, -1, 1, 1, 1)
+    impulse = torch.zeros(taps.shape[2], dtype=taps.dtype, device=taps.device)
+    impulse[taps.shape[2] // 2] = 1
+    return gate * taps + (1 - gate) * impulse.view(1, 1, -1, 1, 1)
+
+
+def blur_from_logits(
+    x: torch.Tensor,
+    logits: torch.Tensor,
+    gate: torch.Tensor | None,
+    bank: torch.Tensor | None,
+    stride: int,
+    pad_mode: str,
+    softmax: bool,
+) -> torch.Tensor:
+    """The whole operation, which every backend is tested against."""
+    taps = taps_from_logits(logits, softmax, bank, gate)
+    return apply_taps(pad2d(x, round(taps.shape[2] ** 0.5), pad_mode), taps, stride)

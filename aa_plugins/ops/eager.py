@@ -1,0 +1,93 @@
+"""The fused filter in plain torch, for every device: sums in place instead of k² temporaries."""
+
+from __future__ import annotations
+
+import torch
+
+from aa_plugins.ops.geometry import fold_border, pad2d
+from aa_plugins.ops.reference import taps_from_logits, windows
+
+Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+
+
+def unavailable(x: torch.Tensor) -> str | None:
+    """Why this backend can't run on `x`: it always can."""
+    return None
+
+
+def forward(
+    x: torch.Tensor,
+    logits: torch.Tensor,
+    gate: torch.Tensor | None,
+    bank: torch.Tensor | None,
+    stride: int,
+    pad_mode: str,
+    softmax: bool,
+) -> torch.Tensor:
+    """(N, C, H, W) and (N, G, L, H', W') → (N, C, H', W'), as `reference.blur_from_logits`."""
+    taps = taps_from_logits(logits, softmax, bank, gate)
+    accumulator = torch.promote_types(x.dtype, taps.dtype)
+    padded = pad2d(x, round(taps.shape[2] ** 0.5), pad_mode)
+    total = torch.zeros(_out_shape(x, taps), dtype=accumulator, device=x.device)
+    for tap, window in enumerate(windows(padded, taps, stride)):
+        total.addcmul_(window, taps[:, :, tap].unsqueeze(2))
+    return total.flatten(1, 2).to(x.dtype)
+
+
+def backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    logits: torch.Tensor,
+    gate: torch.Tensor | None,
+    bank: torch.Tensor | None,
+    stride: int,
+    pad_mode: str,
+    softmax: bool,
+    wanted: tuple[bool, bool],
+) -> Gradients:
+    """Gradients of x, logits and gate; `wanted` says whether x's, and whether the others'."""
+    taps = taps_from_logits(logits, softmax, bank, gate)
+    kernel_size = round(taps.shape[2] ** 0.5)
+    grad = grad.to(taps.dtype).unflatten(1, (taps.shape[1], -1))
+    padded = pad2d(x, kernel_size, pad_mode)
+    grad_padded = torch.zeros_like(padded, dtype=taps.dtype) if wanted[0] else None
+    grad_taps = torch.empty_like(taps) if wanted[1] else None
+    if wanted[0]:
+        for tap, window in enumerate(windows(grad_padded, taps, stride)):
+            window.addcmul_(grad, taps[:, :, tap].unsqueeze(2))
+    if wanted[1]:
+        for tap, window in enumerate(windows(padded, taps, stride)):
+            torch.sum(window * grad, dim=2, out=grad_taps[:, :, tap])
+    grad_x = fold_border(grad_padded, kernel_size, pad_mode).to(x.dtype) if wanted[0] else None
+    return grad_x, *logits_backward(grad_taps, logits, gate, bank, softmax)
+
+
+def logits_backward(
+    grad_taps: torch.Tensor | None,
+    logits: torch.Tensor,
+    gate: torch.Tensor | None,
+    bank: torch.Tensor | None,
+    softmax: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of logits and gate from that of the taps, (N, G, k², H', W')."""
+    if grad_taps is None:
+        return None, None
+    weights = taps_from_logits(logits, softmax)
+    grad_gate = None
+    if gate is not None:
+        opened = taps_from_logits(weights, False, bank)
+        central = grad_taps[:, :, opened.shape[2] // 2]
+        grad_gate = (grad_taps * opened).sum((0, 2, 3, 4)) - central.sum((0, 2, 3))
+        grad_gate = grad_gate.to(gate.dtype)
+        grad_taps = grad_taps * gate.to(grad_taps.dtype).view(1, -1, 1, 1, 1)
+    grad = grad_taps
+    if bank is not None:
+        grad = torch.einsum("ngkhw,lk->nglhw", grad, bank.to(grad.dtype))
+    if softmax:
+        grad = weights * (grad - (weights * grad).sum(2, keepdim=True))
+    return grad.to(logits.dtype), grad_gate
+
+
+def _out_shape(x: torch.Tensor, taps: torch.Tensor) -> tuple[int, ...]:
+    groups = taps.shape[1]
+    return (x.shape[0], groups, x.shape[1] // groups, *taps.shape[-2:])

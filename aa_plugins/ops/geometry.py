@@ -1,0 +1,75 @@
+"""Sizes, memory layout and borders: a padded copy, or index tables for paths that need none."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+
+def out_size(size: int, stride: int) -> int:
+    """Positions kept of `size` at `stride`: ⌈size / stride⌉."""
+    return -(-size // stride)
+
+
+def memory_format_of(x: torch.Tensor) -> torch.memory_format:
+    """channels_last where `x` is laid out so and in no other way, else contiguous."""
+    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def pad2d(x: torch.Tensor, kernel_size: int, pad_mode: str = "reflect") -> torch.Tensor:
+    """Pad (N, C, H, W) by ⌊(k−1)/2⌋ before and ⌊k/2⌋ after along both axes.
+
+    Reflection needs more pixels than it pads, so an axis that is too short is replicated.
+    """
+    before, after = (kernel_size - 1) // 2, kernel_size // 2
+    if pad_mode == "zeros":
+        return F.pad(x, (before, after, before, after))
+    if pad_mode == "reflect" and min(x.shape[-2:]) <= after:
+        height_mode, width_mode = (
+            "reflect" if size > after else "replicate" for size in x.shape[-2:]
+        )
+        x = F.pad(x, (before, after, 0, 0), mode=width_mode)
+        return F.pad(x, (0, 0, before, after), mode=height_mode)
+    return F.pad(x, (before, after, before, after), mode=pad_mode)
+
+
+@lru_cache(maxsize=256)
+def source_index(size: int, kernel_size: int, pad_mode: str) -> torch.Tensor:
+    """Where each row (or column) that `pad2d` makes comes from: (size + k − 1,) int32, −1 a zero.
+
+    Shared between calls: not to be written to.
+    """
+    before, after = (kernel_size - 1) // 2, kernel_size // 2
+    positions = range(-before, size + after)
+    if pad_mode == "circular" and size < max(before, after):
+        raise ValueError(
+            f"pad_mode='circular' can't wrap {max(before, after)} pixels around {size}: "
+            "use 'replicate', or a larger input"
+        )
+    if pad_mode == "zeros":
+        index = [i if 0 <= i < size else -1 for i in positions]
+    elif pad_mode == "circular":
+        index = [i % size for i in positions]
+    elif pad_mode == "reflect" and size > after:
+        index = [size - 1 - abs(size - 1 - abs(i)) for i in positions]
+    else:
+        index = [min(max(i, 0), size - 1) for i in positions]
+    return torch.tensor(index, dtype=torch.int32)
+
+
+def fold_border(grad: torch.Tensor, kernel_size: int, pad_mode: str) -> torch.Tensor:
+    """The gradient of `pad2d`: (N, C, H + k − 1, W + k − 1) → (N, C, H, W).
+
+    Overwrites the border's neighbours in `grad` and returns a view of it.
+    """
+    before = (kernel_size - 1) // 2
+    for axis in (2, 3):
+        size = grad.shape[axis] - (kernel_size - 1)
+        for padded, source in enumerate(source_index(size, kernel_size, pad_mode).tolist()):
+            if source >= 0 and padded != source + before:
+                grad.select(axis, source + before).add_(grad.select(axis, padded))
+        grad = grad.narrow(axis, before, size)
+    return grad
