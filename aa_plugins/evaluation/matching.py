@@ -49,7 +49,9 @@ class Patch(NamedTuple):
         columns = np.zeros((self.bits.shape[1], height), np.int8)
         columns[:, self.top : self.top + self.bits.shape[0]] = self.bits.T
         changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0))
-        edges = [0, *(changes + self.left * height).tolist(), height * width]
+        edges = [0, *(changes + self.left * height).tolist()]
+        if edges[-1] < height * width:
+            edges.append(height * width)
         counts = np.diff(edges).tolist()
         return rle_codec.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
