@@ -1,0 +1,99 @@
+"""Data sets laid out as two folders, one of images and one of label maps of the same names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from aa_plugins.datasets import CLASSES
+
+IMAGE_SUFFIXES = (".jpg", ".png")
+IGNORED_CAMVID_LABEL = 11
+
+
+class FolderDataset(BaseSegDataset):
+    """Images `img_path/*.jpg` or `*.png` with 8-bit label maps `seg_map_path/*.png`.
+
+    Raises:
+        FileNotFoundError: where a folder is missing, holds no image, or an image has no labels.
+    """
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """One entry an image, sorted by name."""
+        images, labels = (Path(self.data_prefix[key]) for key in ("img_path", "seg_map_path"))
+        for folder in (images, labels):
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"no folder {folder}: set the dataset's data_root to where images/ and "
+                    "labels/ lie, with --data-root"
+                )
+        found = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise FileNotFoundError(f"no {' or '.join(IMAGE_SUFFIXES)} image in {images}")
+        entries = []
+        for image in found:
+            label = labels / f"{image.stem}.png"
+            if not label.is_file():
+                raise FileNotFoundError(f"{image} has no label map {label}")
+            entries.append(
+                {
+                    "img_path": str(image),
+                    "seg_map_path": str(label),
+                    "label_map": self.label_map,
+                    "reduce_zero_label": self.reduce_zero_label,
+                    "seg_fields": [],
+                }
+            )
+        return entries
+
+
+@DATASETS.register_module()
+class CamVidDataset(FolderDataset):
+    """CamVid (Brostow et al., 2009): labels 0 to 10 are its usual classes, 11 is ignored."""
+
+    METAINFO = {
+        "classes": (
+            "Sky",
+            "Building",
+            "Pole",
+            "Road",
+            "Pavement",
+            "Tree",
+            "SignSymbol",
+            "Fence",
+            "Car",
+            "Pedestrian",
+            "Bicyclist",
+        ),
+        "palette": [
+            [128, 128, 128],
+            [128, 0, 0],
+            [192, 192, 128],
+            [128, 64, 128],
+            [60, 40, 222],
+            [128, 128, 0],
+            [192, 128, 128],
+            [64, 64, 128],
+            [64, 0, 128],
+            [64, 64, 0],
+            [0, 128, 192],
+        ],
+    }
+
+    @classmethod
+    def get_label_map(cls, new_classes: Any = None) -> dict[int, int]:
+        """The host's mapping, in which the unlabelled rest goes to the host's ignored label."""
+        return {**(super().get_label_map(new_classes) or {}), IGNORED_CAMVID_LABEL: 255}
+
+
+@DATASETS.register_module()
+class ShapesDataset(FolderDataset):
+    """Textured shapes in CamVid's layout: label 0 is the ground, the others aa_plugins.datasets'."""
+
+    METAINFO = {
+        "classes": ("ground", *(shape.name for shape in CLASSES)),
+        "palette": [[37 * i % 256, 91 * i % 256, 157 * i % 256] for i in range(len(CLASSES) + 1)],
+    }

@@ -1,0 +1,2 @@
+_base_ = "./deeplabv3plus_r18_shapes_baseline.py"
+model = dict(backbone=dict(aa=dict(filter="blur")))

@@ -1,0 +1,94 @@
+#!/usr/bin/env python
+"""Shift consistency of one model, or of several on the same images with paired differences."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from aa_plugins.evaluation import instance, semantic
+from aa_plugins.evaluation.protocol import Protocol, preset
+from aa_plugins.hosts import MMSEGMENTATION, host_of
+from aa_plugins.report.comparison import comparison
+
+SEMANTIC_COLUMNS = ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss", "fidelity")
+INSTANCE_COLUMNS = ("AP", "mAISC", "controls/same_phase", "aliasing_loss")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="one a config")
+    parser.add_argument("--out", default="out/consistency", metavar="DIR", help="%(default)s")
+    parser.add_argument("--resume", action="store_true", help="keep the images that are done")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of every data set (MMSeg)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--protocol", metavar="JSON", help='such as \'{"kind": "pairs", "pairs": 4}\'')
+    how.add_argument("--preset", metavar="NAME", help="zhang, zou, zou-worst, lps or lps-linear")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args()
+    if len(args.config_file) != len(args.weights):
+        parser.error(
+            f"{len(args.config_file)} configs, but {len(args.weights)} weights: give one a config"
+        )
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    hosts = {host_of(config) for config in args.config_file}
+    if len({host == MMSEGMENTATION for host in hosts}) > 1:
+        raise ValueError(f"configs of several hosts ({', '.join(sorted(hosts))}): compare one task")
+    if hosts == {MMSEGMENTATION}:
+        from aa_plugins.mmseg import evaluate as host
+
+        task, columns = semantic, SEMANTIC_COLUMNS
+    else:
+        from aa_plugins.detectron2 import consistency as host
+
+        task, columns = instance, INSTANCE_COLUMNS
+    protocol = choose_protocol(args, host.protocol_of)
+    records = {
+        name: host.evaluate(
+            config,
+            weights,
+            protocol,
+            Path(args.out) / name,
+            data_root=args.data_root,
+            overrides=args.cfg_options,
+            resume=args.resume,
+        )
+        for name, config, weights in zip(names_of(args), args.config_file, args.weights)
+    }
+    notes = {"command": " ".join(sys.argv), "protocol": protocol.to_dict()}
+    report = comparison("Shift consistency", records, task.summarise, task.compare, columns, notes)
+    report.save(args.out, "consistency")
+    print(f"{report.text()}\n\nSaved as {args.out}/consistency.json, .md and .html")
+
+
+def choose_protocol(args: argparse.Namespace, protocol_of) -> Protocol:
+    """The command line's protocol, on top of the configs' own at their largest stride."""
+    own = [protocol_of(config) for config in args.config_file]
+    strides = sorted({fields["stride"] for fields in own})
+    stride = {"stride": strides[-1], "other_strides": tuple(strides[:-1])}
+    if args.preset:
+        return preset(args.preset, **stride)
+    return Protocol.from_dict({**own[0], **stride, **json.loads(args.protocol or "{}")})
+
+
+def names_of(args: argparse.Namespace) -> list[str]:
+    """A name for each model: its config's, numbered where configs repeat."""
+    stems = [Path(config).stem for config in args.config_file]
+    return [
+        stem if stems.count(stem) == 1 else f"{stem}-{stems[: i + 1].count(stem)}"
+        for i, stem in enumerate(stems)
+    ]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
