@@ -4,8 +4,8 @@ In a config: `custom_imports = dict(imports=["aa_plugins.mmseg"])`.
 """
 
 from aa_plugins.mmseg.backbones import AAResNet, AAResNetV1c, AATIMMBackbone
-from aa_plugins.mmseg.folders import CamVidDataset, ShapesDataset
 from aa_plugins.mmseg.consistency import ShiftConsistencyHook, ShiftConsistencyMetric
+from aa_plugins.mmseg.folders import CamVidDataset, ShapesDataset
 from aa_plugins.mmseg.labels import CheckLabels
 
 __all__ = [

@@ -33,10 +33,11 @@ class _Antialiased:
         if not _loads_checkpoint(self.init_cfg):
             reset_filters(self)
 
-    def train(self, mode: bool = True) -> None:
+    def train(self, mode: bool = True) -> _Antialiased:
         """Keep frozen stages and norms as the host does, but never a filter at its start."""
         super().train(mode)
         self._release_filters()
+        return self  # which the host forgets, so that eval() would give None
 
     def _release_filters(self) -> None:
         """Filters are new: `frozen_stages` and `norm_eval` would leave them untrained for good."""

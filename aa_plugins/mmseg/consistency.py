@@ -128,7 +128,7 @@ class ShiftConsistencyMetric(BaseMetric):
         plan = self.protocol.plan(*pixels.shape[-2:], image_id)
         truth = sample["gt_sem_seg"]["data"].cpu()
         at_input = F.interpolate(truth[None].float(), pixels.shape[-2:], mode="nearest-exact")
-        predictions = self._predictions(pixels, plan)
+        predictions = predict_views(self.model, pixels, plan, self.view_batch)
         record = self.scorer.score(plan, predictions, at_input[0, 0].long())
         # The mIoU beside it is the host's: the whole image, at the size of its labels.
         whole = sample["pred_sem_seg"]["data"].cpu().squeeze(0)
@@ -139,20 +139,6 @@ class ShiftConsistencyMetric(BaseMetric):
             name: area.long().tolist() for name, area in zip(("intersection", "union"), areas)
         }
         return record
-
-    def _predictions(self, pixels: torch.Tensor, plan: ViewPlan) -> Iterator[torch.Tensor]:
-        """Class probabilities (C, h, w) of each view, in the plan's order."""
-        height, width = plan.crop.height, plan.crop.width
-        meta = {
-            "ori_shape": (height, width),
-            "img_shape": (height, width),
-            "pad_shape": (height, width),
-            "padding_size": [0, 0, 0, 0],
-        }
-        for start in range(0, len(plan.views), self.view_batch):
-            views = plan.views[start : start + self.view_batch]
-            batch = torch.stack([extract(pixels, view) for view in views])
-            yield from self.model.encode_decode(batch, [meta] * len(views)).softmax(1)
 
 
 @HOOKS.register_module()
@@ -168,3 +154,26 @@ class ShiftConsistencyHook(Hook):
 def image_id_of(path: str) -> str:
     """An image's id that doesn't depend on where the data lies: its folder and its name."""
     return "/".join(Path(path).parts[-2:])
+
+
+def predict_views(
+    model: nn.Module, pixels: torch.Tensor, plan: ViewPlan, view_batch: int
+) -> Iterator[torch.Tensor]:
+    """Class probabilities (C, h, w) of each view of an image, in the plan's order.
+
+    Args:
+        model: a segmentor, in eval mode.
+        pixels: (3, H, W), the network's input.
+        view_batch: views run in one forward pass.
+    """
+    height, width = plan.crop.height, plan.crop.width
+    meta = {
+        "ori_shape": (height, width),
+        "img_shape": (height, width),
+        "pad_shape": (height, width),
+        "padding_size": [0, 0, 0, 0],
+    }
+    for start in range(0, len(plan.views), view_batch):
+        views = plan.views[start : start + view_batch]
+        batch = torch.stack([extract(pixels, view) for view in views])
+        yield from model.encode_decode(batch, [meta] * len(views)).softmax(1)

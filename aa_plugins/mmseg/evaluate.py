@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS
 from tqdm import tqdm
 
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
-from aa_plugins.mmseg.consistency import ShiftConsistencyMetric, image_id_of
-from aa_plugins.mmseg.runs import build_runner, load_config
+from aa_plugins.mmseg.consistency import ShiftConsistencyMetric, image_id_of, predict_views
+from aa_plugins.mmseg.runs import build_runner, load_config, read_checkpoint
+from aa_plugins.surgery import load_weights
 
 
 def protocol_of(config_file: str | Path) -> dict[str, Any]:
@@ -84,3 +88,62 @@ def _metric_of(cfg: Config, config_file: str | Path) -> dict[str, Any]:
         f"{config_file} has no ShiftConsistencyMetric in its test_evaluator: add "
         '"./_base_/shift_consistency.py" to its _base_'
     )
+
+
+@dataclass(frozen=True)
+class ViewPair:
+    """What a model says of two views of one image, cut to their overlap of H × W pixels.
+
+    image: (H, W, 3) uint8, RGB. labels: the two label maps, (H, W). truth: (H, W) labels.
+    """
+
+    image: np.ndarray
+    labels: tuple[np.ndarray, np.ndarray]
+    truth: np.ndarray
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+
+
+def predict_pair(
+    config_file: str | Path,
+    weights: str | Path,
+    index: int,
+    shift: tuple[int, int] = (1, 1),
+    data_root: str | Path | None = None,
+) -> ViewPair:
+    """Predictions of a config's model on an image of its test set and on the same image moved.
+
+    Args:
+        index: of the image in the test set.
+        shift: (dy, dx) in pixels of the network's input.
+    """
+    cfg = load_config(config_file, "out/mmengine", data_root=data_root)
+    cfg.test_dataloader.dataset.pipeline = _labels_at_input(cfg.test_dataloader.dataset.pipeline)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    model = MODELS.build(cfg.model).eval()
+    load_weights(model, read_checkpoint(weights))
+    sample = dataset[index]
+    batch = {"inputs": [sample["inputs"]], "data_samples": None}
+    pixels = model.data_preprocessor(batch, False)["inputs"][0]
+    protocol = Protocol(stride=16, shifts=(shift,), controls=False)
+    plan = protocol.plan(*pixels.shape[-2:], index)
+    with torch.no_grad():
+        labels = [view.argmax(0) for view in predict_views(model, pixels, plan, view_batch=2)]
+    pair = plan.pairs[0]
+    region = (..., *pair.region.slices)
+    return ViewPair(
+        image=sample["inputs"].flip(0)[region].permute(1, 2, 0).numpy(),
+        labels=tuple(
+            labels[view][box.slices].numpy()
+            for view, box in ((pair.a, pair.box_a), (pair.b, pair.box_b))
+        ),
+        truth=sample["data_samples"].gt_sem_seg.data[0][region].numpy(),
+        class_names=tuple(dataset.metainfo["classes"]),
+        palette=np.array(dataset.metainfo["palette"], np.uint8),
+    )
+
+
+def _labels_at_input(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pipeline with its resize after the labels are loaded, so that it resizes them too."""
+    late = {"Resize": 1, "PackSegInputs": 2}
+    return sorted(pipeline, key=lambda step: late.get(step["type"], 0))

@@ -91,7 +91,7 @@ class CamVidDataset(FolderDataset):
 
 @DATASETS.register_module()
 class ShapesDataset(FolderDataset):
-    """Textured shapes in CamVid's layout: label 0 is the ground, the others aa_plugins.datasets'."""
+    """Textured shapes in CamVid's layout: label 0 is the ground, the others CLASSES."""
 
     METAINFO = {
         "classes": ("ground", *(shape.name for shape in CLASSES)),

@@ -1,0 +1,109 @@
+#!/usr/bin/env python
+"""Train baseline, blur and adaptive for minutes, and measure how far each is shift consistent."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from aa_plugins.datasets import write_shapes
+from aa_plugins.evaluation import semantic
+from aa_plugins.evaluation.records import read_records
+from aa_plugins.report import Report, flip_picture, write_json
+from aa_plugins.report.comparison import comparison
+
+ROOT = Path(__file__).resolve().parent.parent
+VARIANTS = ("baseline", "blur", "adaptive")
+SHIFT = (1, 1)
+COLUMNS = ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss")
+PROGRESS = re.compile(r"Iter\((train|test)\) *\[ *(\d+)/(\d+)\]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", metavar="DIR", help="a folder like CamVid's, instead of shapes")
+    parser.add_argument("--out", default="out/demo", metavar="DIR", help="%(default)s")
+    args = parser.parse_args()
+    out = Path(args.out)
+    name, data, options = "shapes", out / "shapes", []
+    if args.data:
+        iterations = 120
+        name, data = "camvid", Path(args.data)
+        options = [f"train_cfg.max_iters={iterations}", f"train_cfg.val_interval={iterations}"]
+        options += [f"param_scheduler.0.end={iterations}"]
+    elif not data.exists():
+        write_shapes(data, "camvid")
+    configs = {v: ROOT / f"configs/mmseg/deeplabv3plus_r18_{name}_{v}.py" for v in VARIANTS}
+    for variant, config in configs.items():
+        train(variant, config, data, out / variant, options)
+    report = report_on(configs, data, out)
+    report.save(out)
+    semantic_results = {
+        variant: {metric: entry["value"] for metric, entry in found.items() if "value" in entry}
+        for variant, found in report.results.items()
+    }
+    write_json(out / "results.json", {"semantic": semantic_results})
+    print(f"\n{report.text()}\n\nIn percent, with 95 % intervals over images.")
+    print(f"Saved: {out}/results.json, {out}/report.html, {out}/flips.png")
+
+
+def train(variant: str, config: Path, data: Path, work_dir: Path, options: list[str]) -> None:
+    """Run tools/train_net.py, with its log in the work directory and a bar on the terminal."""
+    command = ["tools/train_net.py", "--config-file", str(config.relative_to(ROOT))]
+    command += ["--data-root", str(data.resolve()), "--work-dir", str(work_dir.resolve())]
+    command += ["--cfg-options", "default_hooks.logger.interval=5", *options]
+    print(f"\n{variant}: python {' '.join(command)}", flush=True)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    log = work_dir / "log.txt"
+    with log.open("w") as file, tqdm(desc=variant) as bar:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for line in process.stdout:
+            file.write(line)
+            if found := PROGRESS.search(line):
+                bar.desc, bar.total = f"{variant} {found[1]}", int(found[3])
+                bar.update(int(found[2]) - bar.n)
+    if process.wait():
+        lines = log.read_text().splitlines()[-5:]
+        sys.exit("\n".join([*lines, f"error: {variant} failed, the whole log is {log}"]))
+
+
+def report_on(configs: dict[str, Path], data: Path, out: Path) -> Report:
+    """Tables, paired differences and a picture from what the test runs left behind."""
+    records = {variant: read_records(out / variant / "shift_consistency")[1] for variant in configs}
+    notes = {"command": "make demo", "seed": 0, "data": str(data)}
+    report = comparison(
+        "Shift consistency", records, semantic.summarise, semantic.compare, COLUMNS, notes
+    )
+    picture = flips(configs, data, out)
+    picture.savefig(out / "flips.png")
+    report.pictures["Pixels that change class when the image moves by one pixel"] = picture
+    return report
+
+
+def flips(configs: dict[str, Path], data: Path, out: Path):
+    """The picture of flips on the first test image, all variants side by side."""
+    from aa_plugins.mmseg.evaluate import predict_pair
+
+    pairs = {}
+    for variant, config in configs.items():
+        weights = (out / variant / "last_checkpoint").read_text().strip()
+        pairs[variant] = predict_pair(config, weights, 0, SHIFT, data)
+    first = next(iter(pairs.values()))
+    labels = {variant: pair.labels for variant, pair in pairs.items()}
+    palette = first.palette if "camvid" in str(next(iter(configs.values()))) else None
+    return flip_picture(first.image, labels, first.class_names, SHIFT, first.truth, palette)
+
+
+if __name__ == "__main__":
+    main()
