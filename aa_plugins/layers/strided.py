@@ -34,6 +34,21 @@ class FilterAfter(Filtered):
         return self.postfilter(super().forward(x))
 
 
+class FilterAfterReLU(Filtered):
+    """A convolution whose ReLU is a call of its parent, which then finds nothing left to do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.postfilter(F.relu(super().forward(x)))
+
+
+class FilterAfterStemPool(Filtered):
+    """Detectron2's stem: convolution, ReLU, and a max-pool that is a call, here at stride 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu_(self.conv1(x))
+        return self.postfilter(F.max_pool2d(x, kernel_size=3, stride=1, padding=1))
+
+
 class FilterAfterMaxPool(Filtered):
     """A max-pool at stride 1, then the filter; `ceil_mode` keeps its last, partial window."""
 

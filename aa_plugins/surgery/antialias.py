@@ -97,7 +97,8 @@ def _convert_site(model: nn.Module, site: Site, config: AAConfig, dry_run: bool)
     layer = build_filter(config, site.channels, site.stride, like)
     if not dry_run:
         layer.train(host.training)
-        make_dense(model.get_submodule(site.name))
+        for name in (site.name,) if site.dense is None else site.dense:
+            make_dense(model.get_submodule(name))
         convert(host, site.mixin, layer)
     return ConvertedSite(
         name=site.name,

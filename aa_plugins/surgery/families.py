@@ -11,16 +11,24 @@ from aa_plugins.layers.strided import stride_of
 from aa_plugins.surgery.rows import Names, Site, Skipped
 from aa_plugins.surgery.trace import Trace
 
-# Residual blocks by class name, the same in timm, torchvision, mmseg: which convolution may carry
-# the stride, and which one reads its activation, where the filter goes.
-RESIDUAL_BLOCKS = {"BasicBlock": ("conv1", "conv2"), "Bottleneck": ("conv2", "conv3")}
-SHORTCUTS = ("downsample",)
+# Residual blocks by class name, the same in timm, torchvision, mmseg and Detectron2: which
+# convolution may carry the stride, and which one reads its activation, where the filter goes.
+RESIDUAL_BLOCKS = {
+    "BasicBlock": ("conv1", "conv2"),
+    "Bottleneck": ("conv2", "conv3"),
+    "BottleneckBlock": ("conv2", "conv3"),
+    "DeformBottleneckBlock": ("conv2", "conv3"),
+}
+SHORTCUTS = ("downsample", "shortcut")
+# Stems that pool by a function call (Detectron2), which has no module to convert.
+FUNCTIONAL_POOL_STEMS = ("BasicStem",)
 MERGINGS = ("PatchMerging",)
 BLURS = ("BlurPool2d", "AdaptiveBlurPool2d", "FilterBankPool2d")
 
 
 def family_sites(names: Names, trace: Trace) -> Iterator[Site | Skipped]:
-    """Sites of the residual blocks and of Swin's mergings."""
+    """Sites of the residual blocks and stems, and of Swin's mergings."""
+    yield from _stem_sites(names)
     yield from _residual_sites(names)
     yield from _merging_sites(names, trace)
 
@@ -32,7 +40,11 @@ def _residual_sites(names: Names) -> Iterator[Site | Skipped]:
         if type(block).__name__ not in RESIDUAL_BLOCKS:
             continue
         conv, reader = (getattr(block, a, None) for a in RESIDUAL_BLOCKS[type(block).__name__])
-        if not isinstance(conv, nn.Conv2d) or not isinstance(reader, nn.Conv2d):
+        deformable = hasattr(block, "conv2_offset")
+        if not (isinstance(conv, nn.Conv2d) or deformable) or not isinstance(reader, nn.Conv2d):
+            continue
+        if conv is not block.conv1 and stride_of(block.conv1) > 1:
+            yield from _strided_entry_sites(block, names)
             continue
         stride = stride_of(conv)
         if stride == 1 and block not in dilated:
@@ -42,9 +54,38 @@ def _residual_sites(names: Names) -> Iterator[Site | Skipped]:
             yield Skipped(names[block.aa], kinds[0], "blurs already")
         else:
             channels = reader.in_channels
-            host = names[reader]
-            yield Site(names[conv], kinds[0], channels, stride, host, strided.FilterBefore)
+            host, dense = names[reader], (names[conv],)
+            if deformable:  # its offsets come from a convolution beside it
+                dense += (names[block.conv2_offset],)
+                yield Skipped(dense[1], kinds[0], f"becomes dense with {dense[0]}")
+            yield Site(dense[0], kinds[0], channels, stride, host, strided.FilterBefore, dense)
         yield from _shortcut_site(block, stride, kinds[1], names)
+
+
+def _strided_entry_sites(block: nn.Module, names: Names) -> Iterator[Site | Skipped]:
+    """MSRA style, the stride in a bottleneck's first 1×1: one filter on what the block reads.
+
+    The shortcut reads the same map, so the filter is computed once for both.
+    """
+    name, stride = names[block.conv1], stride_of(block.conv1)
+    dense = (name,)
+    for shortcut in _shortcut_site(block, stride, "shortcut", names):
+        if shortcut.mixin is strided.FilterBefore:
+            dense += (shortcut.name,)
+            yield Skipped(shortcut.name, "shortcut", f"shares the filter of {name}")
+        else:
+            yield shortcut
+    host = names[block] if len(dense) > 1 else name
+    yield Site(name, "conv", block.conv1.in_channels, stride, host, strided.FilterBefore, dense)
+
+
+def _stem_sites(names: Names) -> Iterator[Site]:
+    """A 7×7 convolution, ReLU and max-pool, of which only the convolution is a module."""
+    for stem, name in names.items():
+        if type(stem).__name__ in FUNCTIONAL_POOL_STEMS:
+            conv, channels = names[stem.conv1], stem.conv1.out_channels
+            yield Site(name, "max_pool", channels, 2, name, strided.FilterAfterStemPool, dense=())
+            yield Site(conv, "stem", channels, 2, conv, strided.FilterAfterReLU)
 
 
 def _shortcut_site(block: nn.Module, stride: int, kind: str, names: Names) -> Iterator[Site]:
@@ -73,7 +114,7 @@ def _first_dilated_blocks(names: Names) -> set[nn.Module]:
         if not blocks:
             continue
         conv = getattr(blocks[-1], RESIDUAL_BLOCKS[type(blocks[-1]).__name__][0])
-        if not isinstance(conv, nn.Conv2d):
+        if not hasattr(conv, "dilation"):
             continue
         if conv.dilation[0] > dilation_before:
             found.add(blocks[0])

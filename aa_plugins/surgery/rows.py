@@ -23,6 +23,7 @@ class Site:
         stride: pixels of that map between kept positions; 1 at "dilated" sites.
         host: the module that gets the filter.
         mixin: how `host` is converted.
+        dense: modules whose stride becomes 1; where None, the one called `name`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Site:
     stride: int
     host: str
     mixin: type[Filtered]
+    dense: tuple[str, ...] | None = None
 
     @property
     def place(self) -> str:

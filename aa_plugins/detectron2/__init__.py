@@ -1,0 +1,29 @@
+"""Detectron2 host: importing it registers backbones and ROI heads."""
+
+from aa_plugins.detectron2.backbone import (
+    AALastLevelMaxPool,
+    AARes5ROIHeads,
+    antialias_backbone,
+    build_aa_resnet_backbone,
+    build_aa_resnet_fpn_backbone,
+)
+from aa_plugins.detectron2.config import add_aa_config
+from aa_plugins.detectron2.datasets import coco_dataset
+from aa_plugins.detectron2.timm_backbone import (
+    TIMMBackbone,
+    build_aa_timm_backbone,
+    build_aa_timm_fpn_backbone,
+)
+
+__all__ = [
+    "AALastLevelMaxPool",
+    "AARes5ROIHeads",
+    "TIMMBackbone",
+    "add_aa_config",
+    "antialias_backbone",
+    "build_aa_resnet_backbone",
+    "build_aa_resnet_fpn_backbone",
+    "build_aa_timm_backbone",
+    "build_aa_timm_fpn_backbone",
+    "coco_dataset",
+]

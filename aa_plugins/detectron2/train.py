@@ -1,0 +1,212 @@
+"""Training and evaluation of a config, yaml or LazyConfig, with Detectron2's own trainers."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    SimpleTrainer,
+    default_setup,
+    default_writers,
+    hooks,
+)
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    COCOEvaluator,
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from aa_plugins.detectron2.config import add_aa_config
+from aa_plugins.detectron2.datasets import CheckedMapper, register_coco_paths
+from aa_plugins.detectron2.freezing import log_filters
+
+logger = logging.getLogger(__name__)
+
+
+def main(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Train, or with `args.eval_only` evaluate, the config of `args.config_file`.
+
+    Args:
+        args: as parsed by Detectron2's `default_argument_parser`.
+
+    Returns:
+        Results by task and metric, on the main process and where an evaluation ran.
+    """
+    lazy = args.config_file.endswith(".py")
+    return _main_lazy(args) if lazy else _main_yaml(args)
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's trainer; filters train whatever is frozen around them."""
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model = super().build_model(cfg)
+        log_filters(model)
+        return model
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_detection_train_loader(cfg, mapper=CheckedMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        mapper = CheckedMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+
+def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    """The evaluator that a dataset's metadata ask for: COCO's, or Cityscapes' own.
+
+    Raises:
+        NotImplementedError: for a dataset of another type.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
+    if kind == "coco":
+        return COCOEvaluator(dataset_name, output_dir=output_dir)
+    if kind == "cityscapes_instance":
+        return CityscapesInstanceEvaluator(dataset_name)
+    raise NotImplementedError(
+        f"dataset {dataset_name!r} has evaluator_type={kind!r}: use one in COCO's format "
+        "(DATASETS.COCO_PATHS) or Cityscapes instances"
+    )
+
+
+def load_yaml(config_file: str, overrides: list[str] | None = None) -> CfgNode:
+    """Detectron2's config with our nodes, a file and `KEY VALUE` overrides; frozen.
+
+    Its datasets are registered, and it falls back to the CPU where there is no GPU.
+
+    Raises:
+        KeyError: for a key that doesn't exist, with the nearest that does.
+    """
+    cfg = get_cfg()
+    add_aa_config(cfg)
+    known = list(_keys(cfg))
+    try:
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_list(overrides or [])
+    except (AssertionError, KeyError) as error:
+        message = str(error.args[0]) if error.args else str(error)
+        unknown = message.rsplit(": ", 1)[-1].strip("'")
+        nearest = difflib.get_close_matches(unknown, known, n=1, cutoff=0.0)
+        hint = f"; the nearest known key is {nearest[0]}" if nearest else ""
+        raise KeyError(f"{config_file}: {message}{hint}") from None
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        logger.warning("No GPU: MODEL.DEVICE is cpu")
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    register_coco_paths(cfg)
+    return cfg
+
+
+def load_lazy(config_file: str, overrides: list[str] | None = None) -> DictConfig:
+    """A LazyConfig with `key=value` overrides, on the CPU where there is no GPU."""
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(config_file), overrides or [])
+    if cfg.train.device == "cuda" and not torch.cuda.is_available():
+        logger.warning("No GPU: train.device is cpu")
+        cfg.train.device = "cpu"
+    return cfg
+
+
+def _keys(cfg: CfgNode, prefix: str = "") -> Any:
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{name}.")
+        yield prefix + name
+
+
+def _main_yaml(args: argparse.Namespace) -> dict[str, Any] | None:
+    cfg = load_yaml(args.config_file, args.opts)
+    default_setup(cfg, args)
+    if not args.eval_only:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+        return getattr(trainer, "_last_eval_results", None)
+    model = Trainer.build_model(cfg)
+    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def _main_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
+    cfg = load_lazy(args.config_file, args.opts)
+    default_setup(cfg, args)
+    if not args.eval_only:
+        return _train_lazy(cfg, resume=args.resume)
+    model = create_ddp_model(instantiate(cfg.model).to(cfg.train.device))
+    DetectionCheckpointer(model, cfg.train.output_dir).resume_or_load(
+        cfg.train.init_checkpoint, resume=args.resume
+    )
+    return _test_lazy(cfg, model)
+
+
+def _test_lazy(cfg: DictConfig, model: nn.Module) -> dict[str, Any] | None:
+    loader = instantiate(cfg.dataloader.test)
+    results = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator))
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results
+
+
+def _train_lazy(cfg: DictConfig, resume: bool) -> dict[str, Any] | None:
+    model = instantiate(cfg.model).to(cfg.train.device)
+    log_filters(model)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    loader = instantiate(cfg.dataloader.train)
+    model = create_ddp_model(model, **cfg.train.ddp)
+    engine = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
+    trainer = engine(model, loader, optimizer)
+    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    results: dict[str, Any] = {}
+
+    def evaluate() -> dict[str, Any] | None:
+        results.update(_test_lazy(cfg, model) or {})
+        return results
+
+    # None stands where a hook is for the main process alone.
+    main = comm.is_main_process()
+    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
+            hooks.EvalHook(cfg.train.eval_period, evaluate),
+            hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
+        ]
+    )
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    resumed = resume and checkpointer.has_checkpoint()
+    trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
+    return results or None
