@@ -1,12 +1,20 @@
-"""Configuration nodes that anti-aliasing adds to Detectron2's."""
+"""Configuration nodes that anti-aliasing adds to Detectron2's, and reading config files."""
 
 from __future__ import annotations
 
+import difflib
+import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 
-from detectron2.config import CfgNode
+import torch
+from detectron2.config import CfgNode, LazyConfig, get_cfg
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from aa_plugins.config import AAConfig
+
+logger = logging.getLogger(__name__)
 
 
 def add_aa_config(cfg: CfgNode) -> None:
@@ -23,7 +31,7 @@ def add_aa_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.NAME = "convnext_tiny"
     # Download timm's weights for that name.
     cfg.MODEL.TIMM.PRETRAINED = False
-    # Stages in timm's order are res2 to res5, at strides 4 to 32.
+    # The maps at strides 4, 8, 16 and 32.
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Rate of stochastic depth.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
@@ -41,3 +49,67 @@ def aa_config(cfg: CfgNode) -> AAConfig:
     """
     values = {name.lower(): value for name, value in cfg.MODEL.AA.items() if name != "P6"}
     return AAConfig.from_dict(values)
+
+
+def load_yaml(
+    config_file: str, overrides: list[str] | None = None, weights: str | None = None
+) -> CfgNode:
+    """Detectron2's config with our nodes, a file and `KEY VALUE` overrides; frozen.
+
+    Args:
+        weights: overrides MODEL.WEIGHTS.
+
+    Raises:
+        ValueError: for a key that doesn't exist, naming the nearest that does, or a wrong value.
+    """
+    cfg = get_cfg()
+    add_aa_config(cfg)
+    known = list(_keys(cfg))
+    try:
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_list(overrides or [])
+    except (AssertionError, KeyError, ValueError) as error:
+        message = str(error.args[0]) if error.args else repr(error)
+        unknown = message.rsplit(": ", 1)[-1]
+        nearest = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ValueError(f"{config_file}: {message}{hint}") from error
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = weights
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        logger.warning("No GPU: MODEL.DEVICE is cpu")
+        cfg.MODEL.DEVICE = "cpu"
+    aa_config(cfg)  # a wrong value is found before any work is done
+    cfg.freeze()
+    return cfg
+
+
+def load_lazy(
+    config_file: str, overrides: list[str] | None = None, weights: str | None = None
+) -> DictConfig:
+    """A LazyConfig with `key=value` overrides.
+
+    Args:
+        weights: overrides train.init_checkpoint.
+
+    Raises:
+        ValueError: for a key that doesn't exist.
+    """
+    cfg = LazyConfig.load(config_file)
+    try:
+        cfg = LazyConfig.apply_overrides(cfg, overrides or [])
+    except (AssertionError, KeyError, OmegaConfBaseException) as error:
+        raise ValueError(f"{config_file}: {str(error).splitlines()[0]}") from error
+    if weights is not None:
+        cfg.train.init_checkpoint = weights
+    if cfg.train.device == "cuda" and not torch.cuda.is_available():
+        logger.warning("No GPU: train.device is cpu")
+        cfg.train.device = "cpu"
+    return cfg
+
+
+def _keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+    for name, value in cfg.items():
+        yield prefix + name
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{name}.")

@@ -56,9 +56,7 @@ def register_coco(name: str, json_file: str, image_root: str) -> None:
         MetadataCatalog.remove(name)
     _paths[name] = paths
     DatasetCatalog.register(name, lambda: load_coco(name, *paths))
-    MetadataCatalog.get(name).set(
-        json_file=paths[0], image_root=paths[1], evaluator_type="coco"
-    )
+    MetadataCatalog.get(name).set(json_file=paths[0], image_root=paths[1], evaluator_type="coco")
 
 
 def coco_dataset(name: str, json_file: str, image_root: str, **options: Any) -> list[dict]:
@@ -76,8 +74,8 @@ def load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
     """Detectron2's dicts of an annotation file in COCO's format.
 
     Raises:
-        ValueError: where the file isn't one, or holds no image.
-        KeyError: for a category id that the file doesn't list.
+        ValueError: where the file isn't one, holds no image, or an annotation of a category that
+            it doesn't list.
     """
     try:
         dicts = load_coco_json(json_file, image_root, name)
@@ -87,7 +85,7 @@ def load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
             '"images", "annotations" and "categories"'
         ) from error
     except KeyError as error:
-        raise KeyError(f"{json_file}: {error.args[0]}") from error
+        raise ValueError(f"{json_file}: {error.args[0]}") from error
     if not dicts:
         raise ValueError(f"{json_file} lists no image: give another file for dataset {name!r}")
     return dicts

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import logging
 import os
 from typing import Any
 
-import torch
+from detectron2 import engine
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import (
     MetadataCatalog,
     build_detection_test_loader,
@@ -37,23 +35,36 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
-from aa_plugins.detectron2.config import add_aa_config
+from aa_plugins.detectron2.config import load_lazy, load_yaml
 from aa_plugins.detectron2.datasets import CheckedMapper, register_coco_paths
 from aa_plugins.detectron2.freezing import log_filters
 
-logger = logging.getLogger(__name__)
 
+def launch(args: argparse.Namespace, lazy: bool) -> None:
+    """What tools/train_net.py runs: `main` in `num_gpus` processes on each machine.
 
-def main(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Train, or with `args.eval_only` evaluate, the config of `args.config_file`.
+    Without GPUs the processes share the CPU, and evaluation alone can be divided among them.
 
     Args:
-        args: as parsed by Detectron2's `default_argument_parser`.
+        args: as parsed by Detectron2's `default_argument_parser`, and `weights`.
+        lazy: whether the config file is a LazyConfig.
+    """
+    engine.launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args, lazy),
+    )
+
+
+def main(args: argparse.Namespace, lazy: bool = False) -> dict[str, Any] | None:
+    """Train, or with `args.eval_only` evaluate, the config of `args.config_file`.
 
     Returns:
         Results by task and metric, on the main process and where an evaluation ran.
     """
-    lazy = args.config_file.endswith(".py")
     return _main_lazy(args) if lazy else _main_yaml(args)
 
 
@@ -97,52 +108,9 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
     )
 
 
-def load_yaml(config_file: str, overrides: list[str] | None = None) -> CfgNode:
-    """Detectron2's config with our nodes, a file and `KEY VALUE` overrides; frozen.
-
-    Its datasets are registered, and it falls back to the CPU where there is no GPU.
-
-    Raises:
-        KeyError: for a key that doesn't exist, with the nearest that does.
-    """
-    cfg = get_cfg()
-    add_aa_config(cfg)
-    known = list(_keys(cfg))
-    try:
-        cfg.merge_from_file(config_file)
-        cfg.merge_from_list(overrides or [])
-    except (AssertionError, KeyError) as error:
-        message = str(error.args[0]) if error.args else str(error)
-        unknown = message.rsplit(": ", 1)[-1].strip("'")
-        nearest = difflib.get_close_matches(unknown, known, n=1, cutoff=0.0)
-        hint = f"; the nearest known key is {nearest[0]}" if nearest else ""
-        raise KeyError(f"{config_file}: {message}{hint}") from None
-    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        logger.warning("No GPU: MODEL.DEVICE is cpu")
-        cfg.MODEL.DEVICE = "cpu"
-    cfg.freeze()
-    register_coco_paths(cfg)
-    return cfg
-
-
-def load_lazy(config_file: str, overrides: list[str] | None = None) -> DictConfig:
-    """A LazyConfig with `key=value` overrides, on the CPU where there is no GPU."""
-    cfg = LazyConfig.apply_overrides(LazyConfig.load(config_file), overrides or [])
-    if cfg.train.device == "cuda" and not torch.cuda.is_available():
-        logger.warning("No GPU: train.device is cpu")
-        cfg.train.device = "cpu"
-    return cfg
-
-
-def _keys(cfg: CfgNode, prefix: str = "") -> Any:
-    for name, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{name}.")
-        yield prefix + name
-
-
 def _main_yaml(args: argparse.Namespace) -> dict[str, Any] | None:
-    cfg = load_yaml(args.config_file, args.opts)
+    cfg = load_yaml(args.config_file, args.opts, getattr(args, "weights", None))
+    register_coco_paths(cfg)
     default_setup(cfg, args)
     if not args.eval_only:
         trainer = Trainer(cfg)
@@ -159,7 +127,7 @@ def _main_yaml(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _main_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
-    cfg = load_lazy(args.config_file, args.opts)
+    cfg = load_lazy(args.config_file, args.opts, getattr(args, "weights", None))
     default_setup(cfg, args)
     if not args.eval_only:
         return _train_lazy(cfg, resume=args.resume)
@@ -185,8 +153,8 @@ def _train_lazy(cfg: DictConfig, resume: bool) -> dict[str, Any] | None:
     optimizer = instantiate(cfg.optimizer)
     loader = instantiate(cfg.dataloader.train)
     model = create_ddp_model(model, **cfg.train.ddp)
-    engine = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
-    trainer = engine(model, loader, optimizer)
+    trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
+    trainer = trainer_class(model, loader, optimizer)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     results: dict[str, Any] = {}
 
