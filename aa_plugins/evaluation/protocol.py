@@ -186,6 +186,12 @@ class Protocol:
             values["shifts"] = tuple(map(tuple, values["shifts"]))
         return cls(**values)
 
+    @property
+    def label(self) -> str:
+        """A name for tables, such as ``grid, S = 16`` or ``zou (re-implementation), S = 64``."""
+        name = f"{self.preset} (re-implementation)" if self.preset else self.kind
+        return f"{name}, S = {self.stride}"
+
     def fingerprint(self) -> str:
         """12 hexadecimal digits that differ between protocols."""
         text = json.dumps(self.to_dict(), sort_keys=True)

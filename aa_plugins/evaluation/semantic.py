@@ -159,7 +159,7 @@ class SemanticConsistency:
         self, plan: ViewPlan, view: View, values: torch.Tensor | np.ndarray
     ) -> _Prediction:
         size = (view.crop.height, view.crop.width)
-        values = torch.as_tensor(values).detach().cpu()
+        values = _tensor(values)
         if not values.is_floating_point():
             return _Prediction(self._labels(plan, values, size, "prediction"))
         where = f"image {plan.image_id!r}: a prediction"
@@ -188,7 +188,7 @@ class SemanticConsistency:
         size: tuple[int, int],
         what: str,
     ) -> np.ndarray:
-        values = torch.as_tensor(values).detach().cpu().numpy()
+        values = _tensor(values).numpy()
         where = f"image {plan.image_id!r}: {what}"
         if values.shape != size or values.dtype.kind not in "iub":
             raise ValueError(
@@ -319,6 +319,12 @@ class _Prediction:
 class _Truth:
     labels: np.ndarray  # (H, W)
     bands: np.ndarray  # (H, W): index of the narrowest band, one more if none, two if ignored
+
+
+def _tensor(values: torch.Tensor | np.ndarray) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu()
+    return torch.from_numpy(np.require(values, requirements="W"))  # torch wants writeable arrays
 
 
 def _aligned(view: View, region: Box) -> Callable:

@@ -141,7 +141,8 @@ def test_presets():
         assert torch.count_nonzero(view) >= (20 - abs(dy)) * (20 - abs(dx)) - 1
         assert (pair.region.height, pair.region.width) == (20 - abs(dy), 20 - abs(dx))
     for name in PRESETS:
-        assert Protocol.from_dict(preset(name).to_dict()).preset == name
+        assert Protocol.from_dict(preset(name).to_dict()) == preset(name)
+        assert preset(name).label == f"{name} (re-implementation), S = 32"
     with pytest.raises(ValueError, match="unknown preset 'zoo'.*zou-worst"):
         preset("zoo")
 

@@ -317,6 +317,16 @@ def test_errors_name_the_image():
         SemanticConsistency(GRID, CLASSES, background=9)
 
 
+@pytest.mark.filterwarnings("error")
+def test_arrays_may_be_read_only():
+    plan = GRID.plan(48, 48, 0)
+    labels = np.zeros((plan.crop.height, plan.crop.width), np.uint8)
+    truth = np.zeros((48, 48), np.uint8)
+    for array in (labels, truth):
+        array.flags.writeable = False
+    SemanticConsistency(GRID, CLASSES).score(plan, [labels] * len(plan.views), truth)
+
+
 def test_all_pixels_ignored():
     plan = GRID.plan(48, 48, 0)
     labels = [np.zeros((plan.crop.height, plan.crop.width), int) for _ in plan.views]
