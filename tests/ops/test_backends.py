@@ -1,0 +1,273 @@
+"""Every backend of the fused filter against its definition, in value and in every gradient."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import torch
+
+from aa_plugins.ops import adaptive_blur2d, backend_report, backends, eager, native
+from aa_plugins.ops.reference import blur_from_logits
+
+# Largest deviation from the definition in float64, relative to the largest value (at least 1).
+TOLERANCE = {
+    torch.float64: 1e-11,
+    torch.float32: 1e-5,
+    torch.float16: 1e-3,
+    torch.bfloat16: 8e-3,
+}
+PAD_MODES = ("reflect", "replicate", "zeros", "circular")
+
+
+@dataclass
+class Case:
+    """Random arguments of one call; gate and bank may be missing."""
+
+    x: torch.Tensor
+    logits: torch.Tensor
+    gate: torch.Tensor | None
+    bank: torch.Tensor | None
+    stride: int
+    pad_mode: str
+    softmax: bool
+    grad: torch.Tensor
+
+    def tensors(self, dtype: torch.dtype | None = None) -> list[torch.Tensor | None]:
+        found = (self.x, self.logits, self.gate, self.bank)
+        return [None if t is None else t.to(dtype or t.dtype) for t in found]
+
+
+def random_case(
+    seed: int, size: int = 40, kernel_sizes: tuple[int, ...] = (2, 3, 4, 5, 6, 7)
+) -> Case:
+    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    dtype = draw.choice(list(TOLERANCE))
+    accumulator = torch.promote_types(dtype, torch.float32)
+    k, stride, groups = draw.choice(kernel_sizes), draw.randint(1, 4), draw.choice((1, 2, 3, 8))
+    height, width = draw.randint(4, 4 + size // 2), draw.randint(4, 4 + size)
+    if draw.random() < 0.2:  # too small to reflect
+        height, width = draw.randint(1, 3), draw.randint(3, 4)
+    channels = groups * draw.choice((1, 2, 5, 16, 20))
+    bank = None
+    if draw.random() < 0.4:
+        bank = torch.rand(3, k * k, generator=generator).to(accumulator)
+    members = k * k if bank is None else len(bank)
+    kept = (-(-height // stride), -(-width // stride))
+    x = normal(2, channels, height, width, dtype=dtype)
+    layout = draw.choice(("contiguous", "channels_last", "transposed", "sliced"))
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "transposed":
+        x = x.transpose(2, 3).contiguous().transpose(2, 3)
+    elif layout == "sliced":
+        x = torch.cat((x, x), 3)[..., :width]
+    logits = normal(2, groups, members, *kept, dtype=draw.choice((dtype, accumulator)))
+    if draw.random() < 0.4:
+        logits = logits.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+    gate = torch.rand(groups, generator=generator).to(accumulator) if draw.random() < 0.5 else None
+    modes = PAD_MODES if min(height, width) >= k // 2 else PAD_MODES[:3]
+    grad = normal(2, channels, *kept, dtype=dtype)
+    softmax = draw.random() < 0.7
+    return Case(x, logits, gate, bank, stride, draw.choice(modes), softmax, grad)
+
+
+def expected(case: Case) -> list[torch.Tensor]:
+    """Output and gradients of x, logits and gate by the definition, in float64."""
+    x, logits, gate, bank = case.tensors(torch.float64)
+    leaves = [t.detach().requires_grad_() for t in (x, logits, gate) if t is not None]
+    y = blur_from_logits(
+        *leaves[:2], None if gate is None else leaves[2], bank,
+        case.stride, case.pad_mode, case.softmax,
+    )  # fmt: skip
+    return [y.detach(), *torch.autograd.grad(y, leaves, case.grad.double())]
+
+
+def assert_close(found: list[torch.Tensor], case: Case, what: str) -> None:
+    names = ("output", "grad of x", "grad of logits", "grad of gate")
+    for name, value, oracle in zip(names, found, expected(case)):
+        assert value.shape == oracle.shape
+        error = (value.double() - oracle).abs().max() / oracle.abs().max().clamp(min=1)
+        assert error <= TOLERANCE[case.x.dtype], f"{what}, {name}: {error:.2e} off, {case.x.dtype}"
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Uninitialised memory is NaN, so that whatever a backend leaves out shows."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def need(backend: str) -> None:
+    reason = backend_report(torch.zeros(1))[backend]
+    if reason != "available":
+        pytest.skip(f"backend {backend}: {reason}")
+
+
+def check(backend: str, case: Case, what: str) -> None:
+    x, logits, gate, bank = case.tensors()
+    leaves = [t.detach().requires_grad_() for t in (x, logits, gate) if t is not None]
+    y = adaptive_blur2d(
+        *leaves[:2], case.stride, case.pad_mode, softmax=case.softmax, bank=bank,
+        gate=None if gate is None else leaves[2], backend=backend,
+    )  # fmt: skip
+    assert y.dtype == x.dtype
+    found = [y.detach(), *torch.autograd.grad(y, leaves, case.grad)]
+    assert_close(found, case, f"{backend}, {what}")
+
+
+@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("backend", ["native", "eager"])
+def test_backend_equals_definition(backend: str, seed: int, poisoned: None) -> None:
+    need(backend)
+    check(backend, random_case(seed), f"seed {seed}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["native", "eager"])
+def test_backend_equals_definition_on_many_shapes(backend: str, poisoned: None) -> None:
+    need(backend)
+    for seed in range(1000, 1400):
+        check(backend, random_case(seed), f"seed {seed}")
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[ModuleType]:
+    """A second copy of the Triton backend whose kernels the CPU interprets, in small blocks."""
+    pytest.importorskip("triton")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        origin = importlib.util.find_spec("aa_plugins.ops.triton_blur").origin
+        spec = importlib.util.spec_from_file_location("interpreted_triton_blur", origin)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.PIXELS, module.CHANNELS = 32, 8
+        yield module
+
+
+def check_interpreted(module: ModuleType, case: Case, what: str) -> None:
+    x, logits, gate, bank = case.tensors()
+    options = (gate, bank, case.stride, case.pad_mode, case.softmax)
+    assert module.unavailable(x) is None
+    found = [module.forward(x, logits, *options)]
+    found += module.backward(case.grad, x, logits, *options, (True, True))
+    assert_close([t for t in found if t is not None], case, what)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_triton_equals_definition(interpreted: ModuleType, seed: int, poisoned: None) -> None:
+    check_interpreted(interpreted, random_case(seed, 6, (2, 3)), f"triton, seed {seed}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_triton_equals_definition_on_many_shapes(interpreted, seed: int, poisoned: None) -> None:
+    check_interpreted(interpreted, random_case(seed, 10), f"triton, seed {seed}")
+
+
+@pytest.mark.parametrize("backend", ["native", "eager"])
+def test_gradient_of_gradient(backend: str) -> None:
+    need(backend)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 2, 4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(1, 2, 9, 2, 2, generator=generator, dtype=torch.float64)
+    gate = torch.rand(2, generator=generator, dtype=torch.float64, requires_grad=True)
+    logits.requires_grad_()
+
+    def blur(x: torch.Tensor, logits: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return adaptive_blur2d(x, logits, 2, softmax=True, gate=gate, backend=backend)
+
+    assert torch.autograd.gradcheck(blur, (x, logits, gate))
+    assert torch.autograd.gradgradcheck(blur, (x, logits, gate))
+
+
+def test_only_wanted_gradients_are_computed() -> None:
+    x, taps = torch.randn(1, 4, 5, 6), torch.rand(1, 2, 9, 3, 3)
+    for backend in (b for b, state in backend_report(x).items() if state == "available"):
+        for wanted in ((True, False), (False, True)):
+            module = backends.choose_backend(x, backend)
+            grad = torch.ones(1, 4, 3, 3)
+            found = module.backward(grad, x, taps, None, None, 2, "zeros", False, wanted)
+            assert [found[0] is not None, found[1] is not None, found[2]] == [*wanted, None]
+
+
+@pytest.mark.parametrize("backend", ["native", "eager"])
+def test_memory_format_is_kept(backend: str) -> None:
+    need(backend)
+    x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    y = adaptive_blur2d(x, torch.rand(2, 2, 9, 3, 3), backend=backend)
+    y.sum().backward()
+    for tensor in (y, x.grad):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_operator_is_registered_completely() -> None:
+    x = torch.randn(2, 4, 6, 7, requires_grad=True)
+    logits, gate = torch.randn(2, 2, 9, 3, 4, requires_grad=True), torch.rand(2, requires_grad=True)
+    arguments = (x, logits, gate, None, 2, "reflect", True, "")
+    torch.library.opcheck(torch.ops.aa_plugins.fused_blur2d.default, arguments)
+
+
+def test_compiler_and_exporter_see_one_node() -> None:
+    class Blur(torch.nn.Module):
+        def forward(self, x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+            return adaptive_blur2d(x, logits, 2, softmax=True)
+
+    x, logits = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 9, 3, 4)
+    program = torch.export.export(Blur(), (x, logits))
+    calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert calls == [torch.ops.aa_plugins.fused_blur2d.default]
+    compiled = torch.compile(Blur(), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, logits), Blur()(x, logits))
+
+
+def test_backend_by_argument_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, taps = torch.randn(1, 2, 4, 4), torch.rand(1, 1, 9, 2, 2)
+    assert backends.choose_backend(x, "eager") is eager
+    with pytest.raises(ValueError, match="backend='cuda' is unknown.*eager"):
+        adaptive_blur2d(x, taps, backend="cuda")
+    monkeypatch.setenv("AA_PLUGINS_BACKEND", "triton")
+    with pytest.raises(ValueError, match="'triton' can't run.*AA_PLUGINS_BACKEND"):
+        adaptive_blur2d(x, taps)
+    monkeypatch.setenv("AA_PLUGINS_BACKEND", "reference")
+    expected = adaptive_blur2d(x, taps, backend="eager")
+    torch.testing.assert_close(adaptive_blur2d(x, taps), expected)
+
+
+def test_without_a_compiler_plain_torch_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    native.load.cache_clear()
+    try:
+        x = torch.randn(1, 2, 4, 4)
+        assert backends.choose_backend(x, "") is eager
+        assert "no-such-compiler" in backend_report(x)["native"]
+        assert "plain torch takes its place" in caplog.text
+    finally:
+        native.load.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"taps": torch.rand(1, 1, 9, 4, 4)}, "do not fit"),
+        ({"taps": torch.rand(1, 1, 8, 2, 2)}, "8 taps are not k²"),
+        ({"bank": torch.rand(2, 9)}, "mixed by 9 weights"),
+        ({"gate": torch.rand(3)}, "expected one value a group, 1"),
+    ],
+)
+def test_wrong_shapes_are_named(change: dict, message: str) -> None:
+    arguments = {"x": torch.rand(1, 2, 4, 4), "taps": torch.rand(1, 1, 9, 2, 2)} | change
+    with pytest.raises(ValueError, match=message):
+        adaptive_blur2d(**arguments)
