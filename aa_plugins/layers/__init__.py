@@ -3,7 +3,7 @@
 from aa_plugins.layers.adaptive import AdaptiveBlurPool2d
 from aa_plugins.layers.blur_pool import BlurPool2d
 from aa_plugins.layers.filter_bank import FilterBankPool2d
-from aa_plugins.layers.predicted import PredictedFilter, filters_of, reset_filters
+from aa_plugins.layers.predicted import PredictedFilter, filters_of, fuse, reset_filters
 
 __all__ = [
     "AdaptiveBlurPool2d",
@@ -11,5 +11,6 @@ __all__ = [
     "FilterBankPool2d",
     "PredictedFilter",
     "filters_of",
+    "fuse",
     "reset_filters",
 ]

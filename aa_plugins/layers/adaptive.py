@@ -25,6 +25,7 @@ class AdaptiveBlurPool2d(PredictedFilter):
         init: "binomial" (starts as BlurPool2d), "identity" (starts as plain subsampling) or
             "paper" (Kaiming predictor, unit norm).
         pad_mode: "reflect", "replicate", "zeros" or "circular".
+        predictor: "full" (a k×k convolution) or "separable" (k×k depthwise, then 1×1: cheaper).
 
     Raises:
         ValueError: for an even kernel, groups that do not divide channels, or an unknown value.
@@ -39,6 +40,7 @@ class AdaptiveBlurPool2d(PredictedFilter):
         normalize: str = "group",
         init: str = "binomial",
         pad_mode: str = "reflect",
+        predictor: str = "full",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -54,6 +56,7 @@ class AdaptiveBlurPool2d(PredictedFilter):
             groups=groups,
             init=init,
             pad_mode=pad_mode,
+            predictor=predictor,
             device=device,
             dtype=dtype,
         )

@@ -27,6 +27,7 @@ class FilterBankPool2d(PredictedFilter):
             there is none, the first that blurs), "identity" (starts as plain subsampling) or
             "paper" (Kaiming predictor, unit norm: about equal weights).
         pad_mode: "reflect", "replicate", "zeros" or "circular".
+        predictor: "full" (a k×k convolution) or "separable" (k×k depthwise, then 1×1: cheaper).
 
     Raises:
         ValueError: for an even, repeated or missing number of taps, or an unknown value.
@@ -40,6 +41,7 @@ class FilterBankPool2d(PredictedFilter):
         groups: int = 8,
         init: str = "binomial",
         pad_mode: str = "reflect",
+        predictor: str = "full",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class FilterBankPool2d(PredictedFilter):
             groups=groups,
             init=init,
             pad_mode=pad_mode,
+            predictor=predictor,
             device=device,
             dtype=dtype,
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from aa_plugins.config import INITS, PAD_MODES, check_choice, check_positive_int
+from aa_plugins.config import INITS, PAD_MODES, PREDICTORS, check_choice, check_positive_int
 from aa_plugins.ops import adaptive_blur2d, pad2d, taps_from_logits
 
 # Scale of the logits of a filter that starts as the identity. It must not be zero: the gate opens
@@ -37,6 +37,7 @@ class PredictedFilter(nn.Module):
         kernel_size: taps along each axis, odd.
         predictor_size: kernel size of the predictor's convolution, odd.
         logits_per_group: what the predictor emits for each group.
+        predictor: "full" (one convolution) or "separable" (depthwise, then 1×1).
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class PredictedFilter(nn.Module):
         groups: int,
         init: str,
         pad_mode: str,
+        predictor: str,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
@@ -57,6 +59,7 @@ class PredictedFilter(nn.Module):
             check_positive_int(name, value)
         check_choice("init", init, INITS)
         check_choice("pad_mode", pad_mode, PAD_MODES)
+        check_choice("predictor", predictor, PREDICTORS)
         if channels % groups:
             raise ValueError(
                 f"groups={groups} does not divide channels={channels}: choose a divisor of "
@@ -69,12 +72,17 @@ class PredictedFilter(nn.Module):
         self.stride = stride
         self.groups = groups
         self.init = init
+        self.predictor = predictor
         self.pad_mode = pad_mode
         factory = {"device": device, "dtype": dtype}
         predicted = groups * logits_per_group
-        self.conv = nn.Conv2d(
-            channels, predicted, predictor_size, stride=stride, bias=False, **factory
-        )
+        shape = {"kernel_size": predictor_size, "stride": stride, "bias": False, **factory}
+        if predictor == "full":
+            self.conv = nn.Conv2d(channels, predicted, **shape)
+        else:
+            depthwise = nn.Conv2d(channels, channels, groups=channels, **shape)
+            pointwise = nn.Conv2d(channels, predicted, 1, bias=False, **factory)
+            self.conv = nn.Sequential(depthwise, pointwise)
         self.norm = nn.BatchNorm2d(predicted, **factory)
         self.gate = nn.Parameter(torch.empty(groups, **factory)) if init == "identity" else None
         self.reset_parameters()
@@ -94,7 +102,8 @@ class PredictedFilter(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Start as `init` says; idempotent, to be called after a host's own initialisation."""
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        for weight in self.conv.parameters():
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
         self.norm.reset_parameters()
         if self.init != "paper":
             # A zero convolution before a batch norm would divide gradients by √ε; a zero scale
@@ -128,7 +137,8 @@ class PredictedFilter(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"{self.channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"groups={self.groups}, init={self.init!r}, pad_mode={self.pad_mode!r}"
+            f"groups={self.groups}, init={self.init!r}, pad_mode={self.pad_mode!r}, "
+            f"predictor={self.predictor!r}"
         )
 
 
@@ -143,3 +153,32 @@ def reset_filters(model: nn.Module) -> None:
     """Give every predicted filter its start again, after a host has initialised the model."""
     for _, layer in filters_of(model):
         layer.reset_parameters()
+
+
+@torch.no_grad()
+def fuse(model: nn.Module) -> list[str]:
+    """Fold the norm of every predicted filter into its predictor, in place, for inference.
+
+    What the network computes in eval mode stays the same; names of parameters do not, so weights
+    are loaded before.
+
+    Returns:
+        Names of the filters.
+
+    Raises:
+        ValueError: where a filter is in training mode.
+    """
+    names = []
+    for name, layer in filters_of(model):
+        if layer.training:
+            raise ValueError(f"filter {name} is in training mode: call model.eval() before fuse()")
+        norm, conv = layer.norm, layer.conv
+        if isinstance(norm, nn.Identity):
+            continue
+        last = conv[-1] if isinstance(conv, nn.Sequential) else conv
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        last.weight.mul_(scale.view(-1, 1, 1, 1))
+        last.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+        layer.norm = nn.Identity()
+        names.append(name)
+    return names

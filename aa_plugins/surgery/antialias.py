@@ -120,7 +120,8 @@ def build_filter(
     shared = {"stride": stride, "pad_mode": config.pad_mode, **factory}
     if config.filter == "blur":
         return BlurPool2d(channels, config.kernel_size, **shared)
-    predicted = {"groups": gcd(config.groups, channels), "init": config.init, **shared}
+    groups = gcd(config.groups, channels)
+    predicted = {"groups": groups, "init": config.init, "predictor": config.predictor, **shared}
     if config.filter == "bank":
         taps = tuple(range(1, config.kernel_size + 1, 2))
         return FilterBankPool2d(channels, taps, **predicted)

@@ -1,0 +1,55 @@
+"""Folding norms for inference, and the separable predictor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from aa_plugins import AAConfig, AdaptiveBlurPool2d, FilterBankPool2d, antialias
+from aa_plugins.layers import fuse
+
+
+def perturbed(layer: nn.Module) -> nn.Module:
+    """Random parameters and statistics, so that no default hides an error."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, 0, 0.5, generator=generator)
+    layer.norm.running_mean.normal_(generator=generator)
+    layer.norm.running_var.uniform_(0.5, 2, generator=generator)
+    return layer.eval()
+
+
+@pytest.mark.parametrize("predictor", ["full", "separable"])
+@pytest.mark.parametrize("kind", [AdaptiveBlurPool2d, FilterBankPool2d])
+def test_fused_filter_computes_the_same(kind: type[nn.Module], predictor: str) -> None:
+    layer = perturbed(kind(16, init="identity", predictor=predictor))
+    x = torch.randn(2, 16, 11, 14)
+    expected = layer(x)
+    assert fuse(nn.Sequential(layer)) == ["0"]
+    assert isinstance(layer.norm, nn.Identity)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+    assert fuse(nn.Sequential(layer)) == []
+
+
+def test_fusing_refuses_training_mode() -> None:
+    with pytest.raises(ValueError, match="filter 0 is in training mode.*eval"):
+        fuse(nn.Sequential(AdaptiveBlurPool2d(8)))
+
+
+def test_separable_predictor_starts_as_the_blur_and_learns() -> None:
+    x = torch.randn(2, 32, 12, 12)
+    full, separable = (AdaptiveBlurPool2d(32, predictor=p) for p in ("full", "separable"))
+    torch.testing.assert_close(separable(x), full(x))
+    perturbed(separable)(x).square().sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in separable.parameters())
+    counts = [sum(p.numel() for p in layer.conv.parameters()) for layer in (full, separable)]
+    assert counts == [32 * 72 * 9, 32 * 9 + 32 * 72]
+
+
+def test_predictor_is_an_option_of_the_configuration() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU())
+    antialias(model, AAConfig(predictor="separable"))
+    assert any(".conv.1.weight" in name for name in model.state_dict())
+    with pytest.raises(ValueError, match="predictor='low-rank' is unknown.*separable"):
+        AAConfig(predictor="low-rank")
