@@ -53,6 +53,7 @@ def load_config(
         for loader in DATALOADERS:
             if loader in cfg:
                 cfg[loader].pin_memory = False
+        cfg.sync_bn = None  # torch's SyncBatchNorm trains on GPUs only
     return cfg
 
 
