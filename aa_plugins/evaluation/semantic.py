@@ -61,9 +61,11 @@ class SemanticConsistency:
         plan: ViewPlan,
         predictions: Iterable[torch.Tensor | np.ndarray],
         ground_truth: torch.Tensor | np.ndarray | None = None,
-        whole: torch.Tensor | np.ndarray | None = None,
     ) -> dict:
         """The record of one image, of JSON types.
+
+        Its ``iou`` is that of the reference crop; a host that also predicts whole images puts the
+        intersections and unions of these in its place.
 
         Args:
             plan: the image's plan.
@@ -71,18 +73,12 @@ class SemanticConsistency:
                 so that few views are held. Either label maps (h, w), integers, or class
                 probabilities (C, h, w), floating; Jensen-Shannon divergence needs the latter.
             ground_truth: labels of the image, (H, W).
-            whole: labels predicted for the whole image in one go, (H, W), for the mIoU that
-                belongs beside a consistency; without it, mIoU is that of the reference crop.
 
         Raises:
             ValueError: predictions that aren't finite, no probabilities, of a wrong size or
                 number; labels outside of the classes. The message names the image.
         """
-        truth = None
-        if ground_truth is not None:
-            truth = self._truth(plan, ground_truth)
-        elif whole is not None:
-            raise ValueError(f"image {plan.image_id!r}: whole needs ground_truth; give both")
+        truth = None if ground_truth is None else self._truth(plan, ground_truth)
         classes = np.zeros((2, self.num_classes), np.int64)
         iou = None
 
@@ -90,7 +86,7 @@ class SemanticConsistency:
             nonlocal iou
             view = plan.views[index]
             prediction = self._prediction(plan, view, values)
-            if truth is not None and whole is None and view == View(plan.crop):
+            if truth is not None and view == View(plan.crop):
                 iou = self._iou(prediction.labels, truth.labels[plan.crop.slices])
             return prediction
 
@@ -102,9 +98,6 @@ class SemanticConsistency:
             "pairs": {name: [pair[name] for pair in pairs] for name in pairs[0]},
             "classes": {"intersection": classes[0].tolist(), "union": classes[1].tolist()},
         }
-        if whole is not None:
-            labels = self._labels(plan, whole, (plan.height, plan.width), "prediction")
-            iou = self._iou(labels, truth.labels)
         if iou is not None:
             record["iou"] = iou
         return record
@@ -227,7 +220,7 @@ def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) ->
     defined. What needs ground truth, probabilities or a background class is left out without.
 
     ================== ======================================================================
-    ``mIoU``            of the same weights (whole image, or reference crop)
+    ``mIoU``            of the same weights
     ``mASSC``           agreement, all pixels
     ``valid``           agreement without ignored pixels
     ``foreground``      agreement where either view predicts another class than the background

@@ -214,18 +214,10 @@ def test_circular_probabilities_are_unrolled():
     assert found["divergence"]["value"] < 1e-6
 
 
-def test_whole_image_prediction_gives_the_miou():
-    protocol = Protocol(stride=4, shifts=((1, 0),), controls=False)
-    scorer = SemanticConsistency(protocol, 2)
-    records = []
-    for image_id, (right, wrong) in enumerate([(100, 0), (300, 100)]):
-        plan = protocol.plan(20, 20, image_id)
-        truth = np.full((20, 20), 255, np.uint8)
-        truth.ravel()[: right + wrong] = 0
-        whole = np.zeros((20, 20), np.int64)
-        whole.ravel()[right : right + wrong] = 1
-        views = [np.zeros((plan.crop.height, plan.crop.width), int) for _ in plan.views]
-        records.append(scorer.score(plan, views, truth, whole))
+def test_miou_pools_the_images():
+    records = run(pixelwise, seeds=range(2))
+    records[0]["iou"] = {"intersection": [100, 0, 0, 0], "union": [100, 0, 0, 0]}
+    records[1]["iou"] = {"intersection": [300, 0, 0, 0], "union": [400, 100, 0, 0]}
     assert summarise(records)["mIoU"]["value"] == pytest.approx(100 * (400 / 500 + 0) / 2)
 
 
@@ -288,9 +280,9 @@ def test_errors_name_the_image():
     labels = [np.zeros(size, int) for _ in plan.views]
     scorer = SemanticConsistency(GRID, CLASSES)
 
-    def check(message, predictions=labels, truth=None, whole=None):
+    def check(message, predictions=labels, truth=None):
         with pytest.raises(ValueError, match=f"image 'street 7'.*{message}"):
-            scorer.score(plan, predictions, truth, whole)
+            scorer.score(plan, predictions, truth)
 
     scores = torch.full((CLASSES, *size), 1 / CLASSES)
     broken = scores.clone()
@@ -310,7 +302,6 @@ def test_errors_name_the_image():
     truth[0, 0] = 11
     check("ground truth has label 11.*to 255", truth=truth)
     check("ground truth of int64 has shape", truth=truth[1:])
-    check("whole needs ground_truth", whole=truth)
     with pytest.raises(ValueError, match="ignore_index is 3, one of the 4 classes"):
         SemanticConsistency(GRID, CLASSES, ignore_index=3)
     with pytest.raises(ValueError, match="background is 9"):
