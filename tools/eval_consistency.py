@@ -10,17 +10,32 @@ from pathlib import Path
 
 from aa_plugins.evaluation import instance, semantic
 from aa_plugins.evaluation.protocol import Protocol, preset
+from aa_plugins.evaluation.records import read_records
 from aa_plugins.hosts import MMSEGMENTATION, host_of
 from aa_plugins.report.comparison import comparison
 
 SEMANTIC_COLUMNS = ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss", "fidelity")
-INSTANCE_COLUMNS = ("AP", "mAISC", "controls/same_phase", "aliasing_loss")
+INSTANCE_COLUMNS = (
+    "mask/AP/reference",
+    "mask/mAISC",
+    "mask/controls/same_phase",
+    "mask/aliasing_loss",
+    "box/AP/reference",
+    "box/mAISC",
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE")
-    parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="one a config")
+    parser.add_argument("--config-file", nargs="+", default=[], metavar="FILE")
+    parser.add_argument("--weights", nargs="+", default=[], metavar="FILE", help="one a config")
+    parser.add_argument(
+        "--records",
+        nargs="+",
+        default=[],
+        metavar="NAME=DIR",
+        help="compare what test runs have measured, instead of running models",
+    )
     parser.add_argument("--out", default="out/consistency", metavar="DIR", help="%(default)s")
     parser.add_argument("--resume", action="store_true", help="keep the images that are done")
     parser.add_argument("--data-root", metavar="DIR", help="folder of every data set (MMSeg)")
@@ -33,22 +48,42 @@ def parse_args() -> argparse.Namespace:
         parser.error(
             f"{len(args.config_file)} configs, but {len(args.weights)} weights: give one a config"
         )
+    if bool(args.config_file) == bool(args.records):
+        parser.error("give either --config-file and --weights, or --records")
     return args
 
 
 def main() -> None:
     args = parse_args()
+    records, protocol = measured(args.records) if args.records else measure(args)
+    semantic_task = all("classes" in record for found in records.values() for record in found)
+    task, columns = (semantic, SEMANTIC_COLUMNS) if semantic_task else (instance, INSTANCE_COLUMNS)
+    notes = {"command": " ".join(sys.argv), "protocol": protocol.to_dict()}
+    report = comparison("Shift consistency", records, task.summarise, task.compare, columns, notes)
+    report.save(args.out, "consistency")
+    print(f"{report.text()}\n\nSaved as {args.out}/consistency.json, .md and .html")
+
+
+def measured(rows: list[str]) -> tuple[dict[str, list[dict]], Protocol]:
+    """Records that runs have left in folders, by name, and the protocol of the first."""
+    folders = dict(row.split("=", 1) for row in rows if "=" in row)
+    if len(folders) != len(rows):
+        raise ValueError(f"--records {' '.join(rows)}: give each as NAME=DIR, each name once")
+    found = {name: read_records(folder) for name, folder in folders.items()}
+    headers = [header for header, _ in found.values()]
+    records = {name: records for name, (_, records) in found.items()}
+    return records, Protocol.from_dict(headers[0]["protocol"])
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, list[dict]], Protocol]:
+    """Run every model on every view; interrupted, --resume goes on."""
     hosts = {host_of(config) for config in args.config_file}
     if len({host == MMSEGMENTATION for host in hosts}) > 1:
         raise ValueError(f"configs of several hosts ({', '.join(sorted(hosts))}): compare one task")
     if hosts == {MMSEGMENTATION}:
         from aa_plugins.mmseg import evaluate as host
-
-        task, columns = semantic, SEMANTIC_COLUMNS
     else:
-        from aa_plugins.detectron2 import consistency as host
-
-        task, columns = instance, INSTANCE_COLUMNS
+        from aa_plugins.detectron2 import evaluate as host
     protocol = choose_protocol(args, host.protocol_of)
     records = {
         name: host.evaluate(
@@ -62,10 +97,7 @@ def main() -> None:
         )
         for name, config, weights in zip(names_of(args), args.config_file, args.weights)
     }
-    notes = {"command": " ".join(sys.argv), "protocol": protocol.to_dict()}
-    report = comparison("Shift consistency", records, task.summarise, task.compare, columns, notes)
-    report.save(args.out, "consistency")
-    print(f"{report.text()}\n\nSaved as {args.out}/consistency.json, .md and .html")
+    return records, protocol
 
 
 def choose_protocol(args: argparse.Namespace, protocol_of) -> Protocol:
