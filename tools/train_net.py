@@ -44,8 +44,6 @@ def main() -> None:
 
 
 def train_mmseg(args: argparse.Namespace) -> None:
-    from mmengine.config import DictAction
-
     from aa_plugins.mmseg.train import main as train
 
     if args.num_gpus > 1 and args.launcher == "none":
@@ -53,10 +51,6 @@ def train_mmseg(args: argparse.Namespace) -> None:
 
         torchrun(["--nproc_per_node", str(args.num_gpus), *sys.argv, "--launcher", "pytorch"])
         return
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
-    options = ["--cfg-options", *args.cfg_options] if args.cfg_options else []
-    args.cfg_options = parser.parse_args(options).cfg_options
     train(args)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_rank, get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
@@ -177,3 +178,12 @@ def predict_views(
         views = plan.views[start : start + view_batch]
         batch = torch.stack([extract(pixels, view) for view in views])
         yield from model.encode_decode(batch, [meta] * len(views)).softmax(1)
+
+
+def metric_of(cfg: Config) -> ConfigDict | None:
+    """The ShiftConsistencyMetric of a config's test, if it has one."""
+    evaluators = cfg.get("test_evaluator") or []
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if evaluator["type"] == ShiftConsistencyMetric.__name__:
+            return evaluator
+    return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,13 @@ from tqdm import tqdm
 
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
-from aa_plugins.mmseg.consistency import ShiftConsistencyMetric, image_id_of, predict_views
-from aa_plugins.mmseg.runs import build_runner, load_config, read_checkpoint
+from aa_plugins.mmseg.consistency import (
+    ShiftConsistencyMetric,
+    image_id_of,
+    metric_of,
+    predict_views,
+)
+from aa_plugins.mmseg.runs import build_runner, identity_of, load_config, read_checkpoint
 from aa_plugins.surgery import load_weights
 
 
@@ -27,7 +31,13 @@ def protocol_of(config_file: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: where the config has no such metric.
     """
-    return dict(_metric_of(Config.fromfile(str(config_file)), config_file)["protocol"])
+    metric = metric_of(Config.fromfile(str(config_file)))
+    if metric is None:
+        raise ValueError(
+            f"{config_file} has no ShiftConsistencyMetric in its test_evaluator: add "
+            '"./_base_/shift_consistency.py" to its _base_'
+        )
+    return dict(metric["protocol"])
 
 
 def evaluate(
@@ -36,7 +46,7 @@ def evaluate(
     protocol: Protocol,
     folder: str | Path,
     data_root: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
     resume: bool = False,
 ) -> list[dict[str, Any]]:
     """Records of every image of the config's test set, in `folder` and returned.
@@ -47,17 +57,16 @@ def evaluate(
         FileNotFoundError: where data or weights are missing.
     """
     cfg = load_config(config_file, Path(folder) / "mmengine", overrides, data_root)
-    options = dict(_metric_of(cfg, config_file))
+    options = dict(metric_of(cfg))
     options.pop("type")
     options.update(protocol=protocol.to_dict(), out_dir=str(folder), resume=resume)
-    options["identity"] = {
-        "weights": hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16],
-        "model": hashlib.sha256(str(cfg.model).encode()).hexdigest()[:16],
-    }
-    for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
-        cfg.pop(key, None)
-    for key in ("val_dataloader", "val_cfg", "val_evaluator"):
-        cfg.pop(key, None)
+    options.update(identity=identity_of(cfg, weights))
+    for loop in (
+        ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"),
+        ("val_dataloader", "val_cfg", "val_evaluator"),
+    ):
+        for key in loop:
+            cfg.pop(key, None)
     runner = build_runner(cfg, weights)
     metric = ShiftConsistencyMetric(**options)
     loader = runner.build_dataloader(cfg.test_dataloader)
@@ -77,17 +86,6 @@ def evaluate(
             metric.process(batch, [sample.to_dict() for sample in samples])
             bar.update()
     return read_records(folder)[1]
-
-
-def _metric_of(cfg: Config, config_file: str | Path) -> dict[str, Any]:
-    evaluators = cfg.test_evaluator
-    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-        if evaluator["type"] == ShiftConsistencyMetric.__name__:
-            return evaluator
-    raise ValueError(
-        f"{config_file} has no ShiftConsistencyMetric in its test_evaluator: add "
-        '"./_base_/shift_consistency.py" to its _base_'
-    )
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -21,21 +23,23 @@ DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 def load_config(
     config_file: str | Path,
     work_dir: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
     data_root: str | Path | None = None,
 ) -> Config:
     """Read a config of MMSegmentation and apply what the command line says.
 
     Args:
         work_dir: where logs and checkpoints go; `work_dirs/<name of the config>` by default.
-        overrides: dotted keys and their values, as mmengine's `--cfg-options`.
+        overrides: `key=value` with dotted keys, as mmengine's `--cfg-options`.
         data_root: the folder of every data set of the config.
 
     Raises:
         FileNotFoundError: where the folder of a data set is missing.
     """
     cfg = Config.fromfile(str(config_file))
-    cfg.merge_from_dict(dict(overrides or {}))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("overrides", nargs="*", action=DictAction)
+    cfg.merge_from_dict(parser.parse_args(list(overrides)).overrides or {})
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif cfg.get("work_dir") is None:
@@ -74,6 +78,15 @@ def build_runner(cfg: Config, weights: str | Path | None = None) -> Runner:
     return runner
 
 
+def identity_of(cfg: Config, weights: str | Path) -> dict[str, str]:
+    """Hashes of the model and of its weights, by which a resumed evaluation knows its records."""
+    model = hashlib.sha256(str(cfg.model).encode()).hexdigest()
+    return {
+        "model": model[:16],
+        "weights": hashlib.sha256(_existing(weights).read_bytes()).hexdigest()[:16],
+    }
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The segmentor behind mmengine's wrapper for several processes, if there is one."""
     return model.module if is_model_wrapper(model) else model
@@ -85,10 +98,14 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     Raises:
         FileNotFoundError: where there is no such file.
     """
+    with torch.serialization.safe_globals(_CHECKPOINT_GLOBALS):
+        return torch.load(_existing(path), map_location="cpu", weights_only=True)
+
+
+def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {path}: give the path of a .pth file")
-    with torch.serialization.safe_globals(_CHECKPOINT_GLOBALS):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    return Path(path)
 
 
 def _numpy_globals() -> list[Any]:

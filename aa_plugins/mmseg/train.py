@@ -6,11 +6,14 @@ import argparse
 import os
 from typing import Any
 
-from aa_plugins.mmseg.runs import build_runner, load_config
+from aa_plugins.mmseg.consistency import metric_of
+from aa_plugins.mmseg.runs import build_runner, identity_of, load_config
 
 
 def main(args: argparse.Namespace) -> dict[str, Any] | None:
     """What tools/train_net.py runs: train, then test; or test alone with `--eval-only`.
+
+    An interrupted test goes on with `--eval-only --resume`: scored views aren't run again.
 
     Args:
         args: config_file, work_dir, cfg_options, data_root, weights, resume, eval_only, amp,
@@ -28,6 +31,8 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
         if weights is None:
             raise ValueError("--eval-only has nothing to evaluate: name weights with --weights")
         cfg.load_from, cfg.resume = None, False
+        if (metric := metric_of(cfg)) is not None:
+            metric.update(resume=args.resume, identity=identity_of(cfg, weights))
         return build_runner(cfg, weights).test()
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"

@@ -26,7 +26,7 @@ def run(config, shapes, work_dir, **changes):
         "config_file": str(config),
         "data_root": str(shapes),
         "work_dir": str(work_dir),
-        "cfg_options": {},
+        "cfg_options": [],
         "weights": None,
         "resume": False,
         "eval_only": False,
@@ -103,8 +103,8 @@ def test_resumed_training_goes_on_where_it_was(trained, tiny_config, shapes, tmp
 
 
 def test_automatic_mixed_precision_trains(tiny_config, shapes, tmp_path):
-    options = {"train_cfg.max_iters": 1, "train_cfg.val_interval": 10}
-    options |= {"test_dataloader.dataset.indices": 1, "optim_wrapper.dtype": "bfloat16"}
+    options = ["train_cfg.max_iters=1", "train_cfg.val_interval=10"]
+    options += ["test_dataloader.dataset.indices=1", "optim_wrapper.dtype=bfloat16"]
     metrics = run(tiny_config, shapes, tmp_path, amp=True, cfg_options=options)
     assert metrics["shift/mASSC"] > 0
 
