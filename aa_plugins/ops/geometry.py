@@ -33,6 +33,9 @@ def pad2d(x: torch.Tensor, kernel_size: int, pad_mode: str = "reflect") -> torch
         )
         x = F.pad(x, (before, after, 0, 0), mode=width_mode)
         return F.pad(x, (0, 0, before, after), mode=height_mode)
+    if pad_mode == "circular" and min(x.shape[-2:]) < after:  # F.pad goes around only once
+        rows, columns = (source_index(n, kernel_size, pad_mode).to(x.device) for n in x.shape[-2:])
+        return x[..., rows[:, None], columns]
     return F.pad(x, (before, after, before, after), mode=pad_mode)
 
 
@@ -44,11 +47,6 @@ def source_index(size: int, kernel_size: int, pad_mode: str) -> torch.Tensor:
     """
     before, after = (kernel_size - 1) // 2, kernel_size // 2
     positions = range(-before, size + after)
-    if pad_mode == "circular" and size < max(before, after):
-        raise ValueError(
-            f"pad_mode='circular' can't wrap {max(before, after)} pixels around {size}: "
-            "use 'replicate', or a larger input"
-        )
     if pad_mode == "zeros":
         index = [i if 0 <= i < size else -1 for i in positions]
     elif pad_mode == "circular":

@@ -74,10 +74,9 @@ def random_case(
     if draw.random() < 0.4:
         logits = logits.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
     gate = torch.rand(groups, generator=generator).to(accumulator) if draw.random() < 0.5 else None
-    modes = PAD_MODES if min(height, width) >= k // 2 else PAD_MODES[:3]
     grad = normal(2, channels, *kept, dtype=dtype)
     softmax = draw.random() < 0.7
-    return Case(x, logits, gate, bank, stride, draw.choice(modes), softmax, grad)
+    return Case(x, logits, gate, bank, stride, draw.choice(PAD_MODES), softmax, grad)
 
 
 def expected(case: Case) -> list[torch.Tensor]:
