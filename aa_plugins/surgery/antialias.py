@@ -59,7 +59,7 @@ def antialias(
             report.sites.append(_convert_site(model, site, config, dry_run))
         else:
             report.skipped.append(Skipped(site.name, site.kind, reason))
-    if not report.sites:
+    if not report.sites and not dry_run:
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in report.skipped)
         raise ValueError(
             f"nothing to convert in {type(model).__name__}"

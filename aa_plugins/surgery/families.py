@@ -113,8 +113,8 @@ def _first_dilated_blocks(names: Names) -> set[nn.Module]:
         blocks = [b for b in stage.children() if type(b).__name__ in RESIDUAL_BLOCKS]
         if not blocks:
             continue
-        conv = getattr(blocks[-1], RESIDUAL_BLOCKS[type(blocks[-1]).__name__][0])
-        if not hasattr(conv, "dilation"):
+        conv = getattr(blocks[-1], RESIDUAL_BLOCKS[type(blocks[-1]).__name__][0], None)
+        if not isinstance(conv, nn.Conv2d):
             continue
         if conv.dilation[0] > dilation_before:
             found.add(blocks[0])

@@ -19,6 +19,10 @@ ATTENTION = re.compile(r"(?!SplitAttn|AttentionBlock).*(attention|attn|mhsa)", r
 # A wider stride, run densely, costs more than the rest of the network.
 WIDEST_STRIDE = 4
 
+# Modules that cut the image into windows without a strided convolution.
+NO_OVERLAP = "patch embedding: its windows don't overlap"
+PATCHES = ("Gemma4PatchEmbed", "LearnableDct2d", "NaFlexEmbeds", "SpaceToDepth")
+
 # What acts on each pixel alone, so that subsampling may wait until after it.
 POINTWISE_TYPES = (nn.modules.batchnorm._BatchNorm, nn.Identity, nn.modules.dropout._DropoutNd)
 POINTWISE_NAMES = re.compile(r"Frozen(BatchNorm|BatchNormAct)2d|(Layer|Rms|Simple)Norm(Act)?2d")
@@ -58,6 +62,9 @@ def out_of_reach(names: Names, trace: Trace) -> Iterator[Skipped]:
             attention = _attention_around(f"{name}.", modules)
             reason = f"inside {attention}: {reason}" if attention else reason
             yield Skipped(name, "function", reason)
+    for module, name in names.items():
+        if type(module).__name__ in PATCHES:
+            yield Skipped(name, "stem", NO_OVERLAP)
 
 
 def _kind(module: nn.Module) -> str | None:
@@ -82,7 +89,7 @@ def _why_not(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace) 
     if min(stride) != max(stride):
         return f"stride {stride} differs between the axes"
     if kind == "stem" and max(module.kernel_size) <= max(stride):
-        return "patch embedding: its windows don't overlap"
+        return NO_OVERLAP
     if isinstance(module, nn.Conv2d) and max(stride) > WIDEST_STRIDE:
         return f"at stride 1 it would cost {max(stride) ** 2} times as much"
     if not isinstance(module, nn.Conv2d) and call.output_shapes[0][-2:] == (1, 1):
