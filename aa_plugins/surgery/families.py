@@ -114,7 +114,7 @@ def _first_dilated_blocks(names: Names) -> set[nn.Module]:
         if not blocks:
             continue
         conv = getattr(blocks[-1], RESIDUAL_BLOCKS[type(blocks[-1]).__name__][0], None)
-        if not isinstance(conv, nn.Conv2d):
+        if not hasattr(conv, "dilation"):
             continue
         if conv.dilation[0] > dilation_before:
             found.add(blocks[0])

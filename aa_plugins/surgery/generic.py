@@ -14,8 +14,9 @@ from aa_plugins.surgery.trace import Call, Operation, Trace
 
 BLURS = ("BlurPool2d", "AdaptiveBlurPool2d", "FilterBankPool2d")
 KINDS = ((nn.Conv2d, "conv"), (nn.MaxPool2d, "max_pool"), (nn.AvgPool2d, "avg_pool"))
-# Classes whose strides reduce queries, keys or values; a split attention is a convolution.
-ATTENTION = re.compile(r"(?!SplitAttn|AttentionBlock).*(attention|attn|mhsa)", re.IGNORECASE)
+# Classes whose strides reduce queries, keys or values. A split attention is a convolution, and a
+# block has a shortcut beside its attention.
+ATTENTION = re.compile(r"(?!SplitAttn|.*Block$).*(attention|attn|mhsa)", re.IGNORECASE)
 # A wider stride, run densely, costs more than the rest of the network.
 WIDEST_STRIDE = 4
 

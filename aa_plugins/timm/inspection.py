@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from aa_plugins.config import AAConfig
-from aa_plugins.diagnostics import awaken, calibrate, maps_of, relative_difference
 from aa_plugins.layers import PredictedFilter, filters_of
 from aa_plugins.surgery import antialias, filter_keys
+from aa_plugins.surgery.equivalence import relative_difference, rouse
 
 # Every site, and the padding to export with.
 EVERYWHERE = AAConfig(init="identity", pad_mode="replicate", stem=True)
@@ -40,10 +40,11 @@ def count_parameters(name: str) -> int:
 
 def check_sites(name: str) -> dict[str, Any]:
     """What `antialias` finds: nothing is converted, and nothing is computed."""
-    report = antialias(timm.create_model(name), EVERYWHERE, dry_run=True)
+    model = _built(name)
+    report = antialias(model, EVERYWHERE, dry_run=True)
     return {
         "model": name,
-        "parameters": count_parameters(name),
+        "parameters": sum(p.numel() for p in model.parameters()),
         "converted": len(report.sites),
         "denied": len(report.skipped),
         "reasons": sorted({row.reason for row in report.skipped}),
@@ -53,8 +54,7 @@ def check_sites(name: str) -> dict[str, Any]:
 
 def check_identity(name: str) -> dict[str, Any]:
     """Outputs of the plain and of the converted model, at the default size and with odd maps."""
-    plain, images = specimen(name)
-    converted = convert(plain)
+    plain, converted, images = specimen(name)
     odd = odd_images(plain)
     small = images if odd is None else odd
     blurred = convert(plain, AAConfig(filter="blur", stem=True))
@@ -62,13 +62,13 @@ def check_identity(name: str) -> dict[str, Any]:
         with count_macs(plain) as macs:
             output = plain(images)
         with count_macs(converted) as converted_macs:
-            difference = relative_difference(converted(images), output)
-        reference = plain(small)
+            difference = _difference(converted(images), output)
+        reference = output if odd is None else plain(odd)
         return {
             "difference": difference,
-            "odd_difference": odd is not None and relative_difference(converted(odd), reference),
-            "roll": relative_difference(plain(small.roll(1, 3)), reference),
-            "blur": relative_difference(blurred(small), reference),
+            "odd_difference": odd is not None and _difference(converted(odd), reference),
+            "roll": _difference(plain(small.roll(1, 3)), reference),
+            "blur": _difference(blurred(small), reference),
             "macs": macs[0],
             "extra_macs": converted_macs[0] - macs[0],
         }
@@ -76,35 +76,34 @@ def check_identity(name: str) -> dict[str, Any]:
 
 def check_features(name: str) -> dict[str, Any]:
     """Stage features of the plain and of the converted model, through timm's `features_only`."""
-    plain, images = specimen(name, features_only=True)
-    converted = convert(plain)
+    plain, converted, images = specimen(name, features_only=True)
     odd = odd_images(plain)
     small = images if odd is None else odd
     with torch.no_grad():
         reference = plain(small)
         return {
             "features_only": True,
-            "feature_difference": relative_difference(converted(small), reference),
-            "feature_roll": relative_difference(plain(small.roll(1, 3)), reference),
+            "feature_difference": _difference(converted(small), reference),
+            "feature_roll": _difference(plain(small.roll(1, 3)), reference),
         }
 
 
 def check_training(name: str) -> dict[str, Any]:
-    """Two steps of gradient descent: the filters with a finite gradient, and those that moved."""
-    plain, images = specimen(name, batch=2)
-    model = convert(plain).train()
+    """Two steps of Adam: how many filters had finite gradients, and how many moved altogether."""
+    plain, converted, images = specimen(name)
     odd = odd_images(plain)
-    images = images if odd is None else odd
-    before = copy.deepcopy(dict(filters_of(model)))
+    images = torch.cat((images, images.flip(3))) if odd is None else odd
+    model = copy.deepcopy(converted).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    finite = set(before)
+    finite = {filter_name for filter_name, _ in filters_of(model)}
     for _ in range(2):
         loss = sum(output.float().square().mean() for output in maps_of(model(images)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         finite -= {n for n, layer in filters_of(model) if not _has_finite_gradients(layer)}
-    moved = [n for n, layer in filters_of(model) if _all_moved(layer, before[n])]
+    pairs = zip(filters_of(model), filters_of(converted))
+    moved = [after_name for (after_name, after), (_, start) in pairs if _all_moved(after, start)]
     return {"finite_filters": len(finite), "moved_filters": len(moved)}
 
 
@@ -114,7 +113,7 @@ def check_compile(name: str) -> dict[str, Any]:
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     with torch.no_grad():
-        return {"compile": relative_difference(compiled(images), expected)}
+        return {"compile": _difference(compiled(images), expected)}
 
 
 def check_export(name: str) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def check_export(name: str) -> dict[str, Any]:
     model, images, expected = _opened(name)
     with torch.no_grad():
         program = torch.export.export(model, (images,))
-        row = {"export": relative_difference(program.module()(images), expected)}
+        row = {"export": _difference(program.module()(images), expected)}
         file = io.BytesIO()
         try:
             torch.onnx.export(program, (), file, verbose=False)
@@ -132,32 +131,36 @@ def check_export(name: str) -> dict[str, Any]:
             outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
         except Exception as error:  # the exporter's many errors are a result here
             return row | {"onnx_error": repr(error)[:200]}
-    return row | {"onnx": relative_difference([*map(torch.from_numpy, outputs)], expected)}
+    return row | {"onnx": _difference([*map(torch.from_numpy, outputs)], expected)}
 
 
 CHECKS: dict[str, Callable[[str], dict[str, Any]]] = {
     "sites": check_sites,
     "identity": check_identity,
-    "features": check_features,
     "training": check_training,
+    "features": check_features,
     "compile": check_compile,
     "export": check_export,
 }
 
 
 @lru_cache(maxsize=1)
-def _specimen(name: str, **kwargs: Any) -> nn.Module:
+def _built(name: str, **kwargs: Any) -> nn.Module:
     torch.manual_seed(0)
-    model = timm.create_model(name, **kwargs).eval()
-    awaken(model, torch.Generator().manual_seed(0))
-    images = odd_images(model)
-    calibrate(model, _images(2, *_input_size(name)) if images is None else images)
-    return model
+    return timm.create_model(name, **kwargs).eval()
 
 
-def specimen(name: str, batch: int = 1, **kwargs: Any) -> tuple[nn.Module, torch.Tensor]:
-    """A timm model in eval mode with nothing in it that hides an error, and images for it."""
-    return _specimen(name, **kwargs), _images(batch, *_input_size(name))
+@lru_cache(maxsize=1)
+def _pair(name: str, **kwargs: Any) -> tuple[nn.Module, nn.Module]:
+    plain = _built(name, **kwargs)
+    images = odd_images(plain)
+    rouse(plain, _images(2, *_input_size(name)) if images is None else images)
+    return plain, convert(plain)
+
+
+def specimen(name: str, **kwargs: Any) -> tuple[nn.Module, nn.Module, torch.Tensor]:
+    """A plain timm model in which nothing hides an error, it converted, and an image for both."""
+    return *_pair(name, **kwargs), _images(1, *_input_size(name))
 
 
 def odd_images(model: nn.Module) -> torch.Tensor | None:
@@ -211,18 +214,30 @@ def count_macs(model: nn.Module) -> Iterator[list[int]]:
 
 
 def _opened(name: str) -> tuple[nn.Module, torch.Tensor, Any]:
-    """A converted model whose filters do filter, images, and what it computes from them."""
-    plain, images = specimen(name)
-    model = convert(plain)
+    """A converted model whose filters do filter, an image, and what it computes from that."""
+    _, converted, image = specimen(name)
+    model = copy.deepcopy(converted)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for _, layer in filters_of(model):
             layer.gate.uniform_(0.2, 0.8, generator=generator)
-        return model, images, model(images)
+        return model, image, model(image)
 
 
 def _has_finite_gradients(layer: nn.Module) -> bool:
     return all(p.grad is not None and bool(p.grad.isfinite().all()) for p in layer.parameters())
+
+
+def maps_of(output: Any) -> list[torch.Tensor]:
+    """The tensors of a network's output: a tensor, or lists and mappings of them."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    values = output.values() if isinstance(output, Mapping) else output
+    return [tensor for value in values for tensor in maps_of(value)]
+
+
+def _difference(output: Any, reference: Any) -> float:
+    return relative_difference(maps_of(output), maps_of(reference))
 
 
 def _all_moved(layer: nn.Module, before: nn.Module) -> bool:

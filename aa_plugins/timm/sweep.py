@@ -82,8 +82,9 @@ def _cells(module: str, row: Row) -> Iterator[str]:
     yield _trained(row)
     yield f"{row['extra_parameters'] / row['parameters']:+.0%}"
     yield f"{row['extra_macs'] / row['macs']:+.0%}" if "macs" in row else NOT_MEASURED
-    for check in ("compile", "export", "onnx"):
-        yield _number(row, check, check)
+    yield _number(row, "compile", "compile")
+    yield _number(row, "export", "export")
+    yield "no" if "export_error" in row else _number(row, "onnx", "onnx")
     features = {"features_only": True, "features_error": False}
     yield next(("yes" if ok else "no" for key, ok in features.items() if key in row), NOT_MEASURED)
 
