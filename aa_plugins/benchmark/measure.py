@@ -1,0 +1,88 @@
+"""Interleaved timing, and growth of peak memory in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import trange
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call over the rounds."""
+
+    minimum: float
+    median: float
+    rounds: int
+
+
+def clock_of(device: str, threads: int) -> tuple[str, Callable[[], float]]:
+    """The clock and what it shows.
+
+    One thread on the CPU is timed in its own CPU seconds, which other programs on the machine
+    disturb less than the time of day.
+    """
+    if device == "cpu" and threads == 1:
+        return "CPU time", time.process_time
+    return "wall time", time.perf_counter
+
+
+def interleaved(
+    tasks: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", what: str = ""
+) -> dict[str, Timing]:
+    """Time every task once a round, so that a slow spell of the machine meets them all.
+
+    Args:
+        tasks: name → what to call. A first round is not counted.
+        what: label of the progress bar.
+    """
+    _, clock = clock_of(device, torch.get_num_threads())
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for counted in trange(-1, rounds, desc=what, leave=False):
+        for name, task in tasks.items():
+            wait()
+            start = clock()
+            task()
+            wait()
+            if counted >= 0:
+                seconds[name].append(clock() - start)
+    return {
+        name: Timing(min(values), statistics.median(values), rounds)
+        for name, values in seconds.items()
+    }
+
+
+def peak_growth(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> float | None:
+    """By how many MiB `prepare(*arguments)()` grows a new process at most, beyond `prepare` itself.
+
+    Counts resident memory, hence also what libraries allocate past PyTorch. None where the system
+    can't say (Linux can).
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_growth, (prepare, *arguments))
+
+
+def _growth(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> float:
+    torch.set_num_threads(1)
+    task = prepare(*arguments)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak up to here
+    before = _resident("VmRSS")
+    task()
+    return (_resident("VmHWM") - before) / MEBIBYTE
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(field)))

@@ -1,0 +1,53 @@
+"""Measure time and memory of the filters; prints tables and writes every figure as JSON."""
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+from aa_plugins.benchmark import SUITES, as_markdown
+from aa_plugins.benchmark.measure import clock_of
+from aa_plugins.ops import backend_report
+
+
+def main() -> None:
+    """Read the command line, run the suites, and write what they found as it comes in."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; all by default"
+    )
+    parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("benchmark.json"), help="JSON to write")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.suites) - set(SUITES))
+    if unknown:
+        parser.error(f"unknown suite {unknown[0]!r}: choose from {', '.join(SUITES)}")
+    torch.set_num_threads(arguments.threads)
+    clock, _ = clock_of(arguments.device, arguments.threads)
+    machine = {
+        "torch": torch.__version__,
+        "device": arguments.device,
+        "processor": torch.backends.cpu.get_cpu_capability() + " " + platform.machine(),
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "clock": clock,
+        "backends": backend_report(torch.zeros(1, device=arguments.device)),
+    }
+    print(", ".join(f"{key}: {value}" for key, value in machine.items()))
+    rows = []
+    for name in arguments.suites or SUITES:
+        for found in SUITES[name](arguments.rounds, arguments.device):
+            rows += found
+            print(f"\n{as_markdown(found)}", flush=True)
+            arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    print(f"\nwrote {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
