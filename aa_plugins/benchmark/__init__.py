@@ -1,4 +1,4 @@
-"""Time and memory of the filters beside the plain network, the fixed blur and the paper's formula."""
+"""Time and memory of the filters beside the plain network, fixed blur and published formula."""
 
 from aa_plugins.benchmark.measure import Timing, interleaved, peak_growth
 from aa_plugins.benchmark.published import PublishedFilter
