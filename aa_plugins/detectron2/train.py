@@ -32,6 +32,7 @@ from detectron2.evaluation import (
     verify_results,
 )
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
@@ -108,10 +109,16 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
     )
 
 
+def _setup(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> None:
+    default_setup(cfg, args)
+    output_dir = cfg.OUTPUT_DIR if isinstance(cfg, CfgNode) else cfg.train.output_dir
+    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="aa_plugins")
+
+
 def _main_yaml(args: argparse.Namespace) -> dict[str, Any] | None:
     cfg = load_yaml(args.config_file, args.opts, getattr(args, "weights", None))
     register_coco_paths(cfg)
-    default_setup(cfg, args)
+    _setup(cfg, args)
     if not args.eval_only:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
@@ -128,7 +135,7 @@ def _main_yaml(args: argparse.Namespace) -> dict[str, Any] | None:
 
 def _main_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
     cfg = load_lazy(args.config_file, args.opts, getattr(args, "weights", None))
-    default_setup(cfg, args)
+    _setup(cfg, args)
     if not args.eval_only:
         return _train_lazy(cfg, resume=args.resume)
     model = create_ddp_model(instantiate(cfg.model).to(cfg.train.device))
