@@ -67,6 +67,10 @@ def build_runner(cfg: Config, weights: str | Path | None = None) -> Runner:
     Raises:
         ValueError: for weights of another architecture.
     """
+    if cfg.get("launcher", "none") != "none" and not torch.cuda.is_available():
+        # mmengine's own set-up of several processes takes a GPU for granted.
+        torch.distributed.init_process_group("gloo")
+        cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
     runner = Runner.from_cfg(cfg)
     if weights is not None:
         fresh = load_weights(unwrapped(runner.model), read_checkpoint(weights))

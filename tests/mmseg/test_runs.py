@@ -142,7 +142,7 @@ def test_a_killed_evaluation_resumes_to_the_same_numbers(tested, tiny_config, sh
 def test_two_processes_give_what_one_gives(tested, tiny_config, shapes, tmp_path):
     folder, metrics = tested
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     command += ["tools/train_net.py", "--config-file", str(tiny_config), "--eval-only"]
     command += ["--weights", str(folder / "weights.pth"), "--data-root", str(shapes)]
     command += ["--work-dir", str(tmp_path), "--launcher", "pytorch"]
