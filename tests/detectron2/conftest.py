@@ -10,6 +10,7 @@ from torch import nn
 
 from aa_plugins.datasets import write_shapes
 from aa_plugins.detectron2.config import load_yaml
+from aa_plugins.surgery import filter_keys
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/detectron2"
 SHAPES = str(CONFIGS / "Shapes/mask_rcnn_R_18_FPN_baseline.yaml")
@@ -60,7 +61,7 @@ def scramble(model: nn.Module) -> None:
     """Weights that hide nothing: every norm and bias perturbed, and heads that decide."""
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
-            parameter.add_(0.2 * torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.randn_like(parameter))
         elif "predictor" in name or "rpn_head" in name:
             parameter.normal_(0, 0.5 / parameter[0].numel() ** 0.5)
 
@@ -82,3 +83,8 @@ def calibrate(model: nn.Module, images: torch.Tensor) -> None:
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest difference, relative to the largest value."""
     return ((a - b).abs().max() / a.abs().max()).item()
+
+
+def parameters_of_filters(model: nn.Module) -> set[str]:
+    """Keys that a checkpoint of the plain model misses; torch doesn't report counters of norms."""
+    return {key for key in filter_keys(model) if not key.endswith("num_batches_tracked")}

@@ -14,8 +14,13 @@ from aa_plugins import AAConfig, antialias
 from aa_plugins.detectron2 import AALastLevelMaxPool, TIMMBackbone, antialias_backbone
 from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.layers import filters_of
-from aa_plugins.surgery import filter_keys
-from tests.detectron2.conftest import CONFIGS, calibrate, relative, scramble
+from tests.detectron2.conftest import (
+    CONFIGS,
+    calibrate,
+    parameters_of_filters,
+    relative,
+    scramble,
+)
 
 COCO = str(CONFIGS / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_adaptive.yaml")
 ODD = (203, 317)
@@ -32,16 +37,16 @@ def backbone(*options):
     return build_backbone(load_yaml(COCO, ["MODEL.RESNETS.NORM", "BN", *options]))
 
 
-def pair(*options, size=(96, 128)):
+def pair(*options):
     """A plain bottom-up network and its twin with init="identity", with the same weights."""
     plain = backbone(*options, "MODEL.AA.FILTER", "none")
     twin = backbone(*options, "MODEL.AA.INIT", "identity", "MODEL.BACKBONE.FREEZE_AT", "0")
     scramble(plain)
     bottom_ups = [getattr(model, "bottom_up", model) for model in (plain, twin)]
-    calibrate(bottom_ups[0], torch.randn(2, 3, *size))
+    calibrate(bottom_ups[0], torch.randn(1, 3, *ODD))
     keys = bottom_ups[1].load_state_dict(bottom_ups[0].state_dict(), strict=False)
     assert not keys.unexpected_keys
-    assert set(keys.missing_keys) == filter_keys(bottom_ups[1]) != set()
+    assert set(keys.missing_keys) == parameters_of_filters(bottom_ups[1]) != set()
     return bottom_ups[0].eval(), bottom_ups[1].eval()
 
 
@@ -80,7 +85,7 @@ def test_identity_keeps_a_timm_backbones_function_on_odd_maps(name):
     twin = TIMMBackbone(name, {"init": "identity"})
     scramble(plain)
     keys = twin.load_state_dict(plain.state_dict(), strict=False)
-    assert set(keys.missing_keys) == filter_keys(twin) and not keys.unexpected_keys
+    assert set(keys.missing_keys) == parameters_of_filters(twin) and not keys.unexpected_keys
     plain.eval(), twin.eval()
     image = torch.randn(1, 3, *ODD)
     with torch.no_grad():
