@@ -12,7 +12,7 @@ from aa_plugins.layers.strided import pads_as_same, stride_of
 from aa_plugins.surgery.rows import Names, Site, Skipped
 from aa_plugins.surgery.trace import Call, Operation, Trace
 
-BLURS = ("BlurPool2d", "AdaptiveBlurPool2d", "FilterBankPool2d")
+BLUR = re.compile(r"(Adaptive)?BlurPool2d|FilterBankPool2d")
 KINDS = ((nn.Conv2d, "conv"), (nn.MaxPool2d, "max_pool"), (nn.AvgPool2d, "avg_pool"))
 # Classes whose strides reduce queries, keys or values. A split attention is a convolution, and a
 # block has a shortcut beside its attention.
@@ -39,7 +39,7 @@ def generic_sites(names: Names, trace: Trace) -> Iterator[Site | Skipped]:
     modules = {name: module for module, name in names.items()}
     for module, name in names.items():
         kind = _kind(module)
-        if kind is None:
+        if kind is None or _around(name, modules, BLUR):
             continue
         if kind == "conv" and _reads_image(name, trace):
             kind = "stem"
@@ -60,7 +60,7 @@ def out_of_reach(names: Names, trace: Trace) -> Iterator[Skipped]:
         name = operation.scope[-1].name if operation.scope else ""
         if name in modules and _kind(modules[name]) is None and _reduces(operation):
             reason = f"{operation.function} called in the forward of {type(modules[name]).__name__}"
-            attention = _attention_around(f"{name}.", modules)
+            attention = _around(f"{name}.", modules, ATTENTION)
             reason = f"inside {attention}: {reason}" if attention else reason
             yield Skipped(name, "function", reason)
     for module, name in names.items():
@@ -70,7 +70,7 @@ def out_of_reach(names: Names, trace: Trace) -> Iterator[Skipped]:
 
 def _kind(module: nn.Module) -> str | None:
     """What a module is that carries a stride or blurs, or None."""
-    if type(module).__name__ in BLURS:
+    if BLUR.fullmatch(type(module).__name__):
         return "blur"
     stride = getattr(module, "stride", 1)
     if (stride if isinstance(stride, int) else max(stride)) == 1:
@@ -83,7 +83,7 @@ def _why_not(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace) 
     module, call = modules[name], trace.calls[name][0]
     if kind == "blur":
         return "blurs already"
-    attention = _attention_around(name, modules)
+    attention = _around(name, modules, ATTENTION)
     if attention is not None:
         return f"inside {attention}: reduces queries, keys or values"
     stride = module.stride if isinstance(module.stride, tuple) else (module.stride,)
@@ -98,12 +98,12 @@ def _why_not(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace) 
     return None
 
 
-def _attention_around(name: str, modules: dict[str, nn.Module]) -> str | None:
-    """The class of the innermost attention that contains a module, or None."""
+def _around(name: str, modules: dict[str, nn.Module], classes: re.Pattern[str]) -> str | None:
+    """The class of the innermost module around `name` that is one of `classes`, or None."""
     while "." in name:
         name = name.rpartition(".")[0]
         cls = type(modules[name]).__name__
-        if ATTENTION.match(cls):
+        if classes.match(cls):
             return cls
     return None
 

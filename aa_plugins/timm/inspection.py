@@ -38,6 +38,27 @@ def count_parameters(name: str) -> int:
         return sum(p.numel() for p in timm.create_model(name).parameters())
 
 
+def cost(name: str, config: AAConfig) -> str:
+    """The report of a conversion, and what it adds to parameters and MACs, as text."""
+    plain = timm.create_model(name).eval()
+    model = copy.deepcopy(plain)
+    report = antialias(model, config)
+    size = _input_size(name)
+    with torch.no_grad():
+        with count_macs(plain) as before:
+            plain(_images(1, *size))
+        with count_macs(model) as after:
+            model(_images(1, *size))
+    counts = [sum(p.numel() for p in m.parameters()) for m in (plain, model)]
+    return "\n".join(
+        (
+            str(report),
+            f"parameters: {counts[0]:,} + {counts[1] - counts[0]:,}",
+            f"MACs at {'×'.join(map(str, size))}: {before[0]:,} + {after[0] - before[0]:,}",
+        )
+    )
+
+
 def check_sites(name: str) -> dict[str, Any]:
     """What `antialias` finds: nothing is converted, and nothing is computed."""
     model = _built(name)

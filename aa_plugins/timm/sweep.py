@@ -21,6 +21,34 @@ COLUMNS = (
     "ONNX", "features_only",
 )  # fmt: skip
 NOT_MEASURED = "not measured"
+TEMPLATE = """\
+# timm models
+
+Made by `python tools/inspect_model.py --all` with timm {version}: the smallest model (by
+parameters) of each of the {modules} modules, of which {converted} lower their resolution at places
+that `antialias` converts. Configuration: `AAConfig(init="identity", stem=True,
+pad_mode="replicate")`; float32, eval mode, weights drawn at random with no parameter left at a
+constant start, batch norms calibrated, on one CPU thread.
+
+| column | meaning |
+| --- | --- |
+| sites, left alone | places that got a filter; places that didn't (`antialias(…, dry_run=True)` says why) |
+| output, odd maps, features | largest absolute difference to the plain model over the largest absolute value: of the output at the default size, of the output at 113×127 or 116×132 pixels, of the worst stage feature (`features_only=True`, at that size where the model takes it) |
+| rolled, blurred | the same measure, where the input is rolled by a pixel, or `filter="blur"`: the comparison can see |
+| trains | filters of which, in two steps of Adam, every parameter had a finite gradient and moved |
+| + parameters, + MACs | what the filters add (groups=8, 3×3), the convolutions that became dense included; at the default size |
+| compile, export, ONNX | difference after `torch.compile(fullgraph=True)` (backend "eager": no graph break), `torch.export`, and ONNX run by onnxruntime, with gates drawn from [0.2, 0.8] |
+
+{table}
+
+## Nothing to convert
+
+{plain}
+
+## Checks that failed
+
+{errors}
+"""  # noqa: E501
 
 
 def sweep(results: Path, checks: Iterable[str], modules: Iterable[str] = ()) -> dict[str, Row]:
@@ -65,15 +93,41 @@ def table(rows: Mapping[str, Row]) -> Table:
     return Table(COLUMNS, tuple(tuple(_cells(m, row)) for m, row in sorted(rows.items())))
 
 
+def document(rows: Mapping[str, Row], version: str) -> str:
+    """`docs/timm.md`: the table, how it was made, and the reasons of what was left alone."""
+    converted = {m: row for m, row in rows.items() if row.get("converted")}
+    plain = {m: row for m, row in rows.items() if m not in converted}
+    lines = [f"| {m} | {row['model']} | {_reasons(row)} |" for m, row in sorted(plain.items())]
+    errors = [
+        f"| {module} | {key.removesuffix('_error')} | {_escaped(row[key])} |"
+        for module, row in sorted(rows.items())
+        for key in sorted(row)
+        if key.endswith("_error")
+    ]
+    return TEMPLATE.format(
+        version=version,
+        modules=len(rows),
+        converted=len(converted),
+        table=table(converted).markdown(),
+        plain="\n".join(["| module | smallest model | why |", "| --- | --- | --- |", *lines]),
+        errors="\n".join(["| module | check | error |", "| --- | --- | --- |", *errors]),
+    )
+
+
+def _reasons(row: Row) -> str:
+    return _escaped("; ".join(row.get("reasons", [])) or row.get("sites_error", ""))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
 def _cells(module: str, row: Row) -> Iterator[str]:
     yield module
     yield row["model"]
     yield f"{row['parameters'] / 1e6:.2f} M"
     yield str(row["converted"])
     yield str(row["denied"])
-    if not row["converted"]:
-        yield from ["–"] * 12
-        return
     yield _number(row, "identity", "difference")
     yield _number(row, "identity", "odd_difference")
     yield _number(row, "features", "feature_difference")
