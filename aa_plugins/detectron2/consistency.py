@@ -128,11 +128,11 @@ class ShiftConsistencyEvaluator(DatasetEvaluator):
         skipped = {k: v for found in comm.all_gather(self.skipped) for k, v in found.items()}
         if not comm.is_main_process():
             return {}
-        records = read_records(self.folder)[1]
-        if not records:
-            reason = next(iter(skipped.values()), "the dataset is empty")
-            raise ValueError(f"no image was measured: {reason}")
-        summary = summarise(records)
+        try:
+            summary = summarise(read_records(self.folder)[1])
+        except ValueError as error:
+            reason = next(iter(skipped.values()), str(error))
+            raise ValueError(f"no image was measured: {reason}") from error
         summary["counts"]["skipped_images"] = len(skipped)
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
         return {
