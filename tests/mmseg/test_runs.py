@@ -148,7 +148,7 @@ def test_two_processes_give_what_one_gives(tested, tiny_config, shapes, tmp_path
     command += ["--work-dir", str(tmp_path), "--launcher", "pytorch"]
     subprocess.run(command, cwd=ROOT, env=environment(), check=True)
     assert summary_of(tmp_path) == summary_of(folder)
-    found = json.loads(next(tmp_path.glob("*/*.json")).read_text())
+    found = json.loads(next(tmp_path.glob("20*/*.json")).read_text())
     assert found["mIoU"] == metrics["mIoU"]
 
 
