@@ -8,18 +8,21 @@ from pathlib import Path
 DETECTRON2_YAML = "Detectron2 (yaml)"
 DETECTRON2_LAZY = "Detectron2 (LazyConfig)"
 MMSEGMENTATION = "MMSegmentation"
+TORCHVISION = "torchvision"
 
 
 def host_of(config_file: str | Path) -> str:
     """The host of a config: `.yaml` is Detectron2's, `.py` one of two, told apart by its text.
 
     MMSegmentation's name a base in `_base_` or define a `model` dict with a `type`; any other
-    Python file is a LazyConfig.
+    Python file is a LazyConfig. "torchvision:NAME", no file, is a detector of torchvision.
 
     Raises:
         FileNotFoundError: where there is no such file.
         ValueError: for another kind of file.
     """
+    if str(config_file).startswith("torchvision:"):
+        return TORCHVISION
     path = Path(config_file)
     if not path.is_file():
         raise FileNotFoundError(f"no config file {path}: see configs/ for those that come with us")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from aa_plugins.datasets import write_shapes
-from aa_plugins.evaluation import semantic
+from aa_plugins.evaluation import instance, semantic
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.report import Report, flip_picture, write_json
 from aa_plugins.report.comparison import comparison
@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = ("baseline", "blur", "adaptive")
 SHIFT = (1, 1)
 COLUMNS = ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss")
+INSTANCE_COLUMNS = ("mask/AP/reference", "mask/mAISC", "box/AP/reference", "box/mAISC")
+INSTANCE_ITERATIONS = 150
 PROGRESS = re.compile(r"Iter\((train|test)\) *\[ *(\d+)/(\d+)\]")
 
 
@@ -47,8 +49,10 @@ def main() -> None:
         variant: {metric: entry["value"] for metric, entry in found.items() if "value" in entry}
         for variant, found in report.results.items()
     }
-    write_json(out / "results.json", {"semantic": semantic_results})
     print(f"\n{report.text()}\n\nIn percent, with 95 % intervals over images.")
+    write_json(out / "results.json", {"semantic": semantic_results})
+    instance_results = instances(out / "instance")
+    write_json(out / "results.json", {"semantic": semantic_results, "instance": instance_results})
     print(f"Saved: {out}/results.json, {out}/report.html, {out}/flips.png")
 
 
@@ -89,6 +93,42 @@ def report_on(configs: dict[str, Path], data: Path, out: Path) -> Report:
     picture.savefig(out / "flips.png")
     report.pictures["Pixels that change class when the image moves by one pixel"] = picture
     return report
+
+
+def instances(out: Path) -> dict[str, dict[str, float | None]]:
+    """The same for Mask R-CNN: Detectron2's, or torchvision's where that isn't installed."""
+    data = out / "data/shapes"
+    if not data.exists():
+        write_shapes(data, "coco", train=200, val=24)
+    try:
+        from aa_plugins.detectron2 import demo
+    except ImportError as error:
+        print(f"\nMask R-CNN of torchvision, as Detectron2 can't be imported ({error})")
+        from aa_plugins.torchvision import demo
+
+        records = demo.run(data, out, INSTANCE_ITERATIONS)
+    else:
+        print("\nMask R-CNN of Detectron2")
+        folder = ROOT / "configs/detectron2/Shapes"
+        configs = {v: folder / f"mask_rcnn_R_18_FPN_{v}.yaml" for v in VARIANTS}
+        records = demo.run(configs, data.parent, out, INSTANCE_ITERATIONS)
+    report = comparison(
+        "Shift consistency of instances",
+        records,
+        instance.summarise,
+        instance.compare,
+        INSTANCE_COLUMNS,
+        {"command": "make demo", "seed": 1, "data": str(data)},
+    )
+    report.save(out)
+    print(f"\n{report.text()}\n\nSaved: {out}/report.html")
+    return {
+        variant: {
+            "AP": found["mask"]["AP"]["reference"]["value"],
+            "mAISC": found["mask"]["mAISC"]["value"],
+        }
+        for variant, found in report.results.items()
+    }
 
 
 def flips(configs: dict[str, Path], data: Path, out: Path):

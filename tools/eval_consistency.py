@@ -11,7 +11,7 @@ from pathlib import Path
 from aa_plugins.evaluation import instance, semantic
 from aa_plugins.evaluation.protocol import Protocol, preset
 from aa_plugins.evaluation.records import read_records
-from aa_plugins.hosts import MMSEGMENTATION, host_of
+from aa_plugins.hosts import MMSEGMENTATION, TORCHVISION, host_of
 from aa_plugins.report.comparison import comparison
 
 SEMANTIC_COLUMNS = ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss", "fidelity")
@@ -27,7 +27,13 @@ INSTANCE_COLUMNS = (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", nargs="+", default=[], metavar="FILE")
+    parser.add_argument(
+        "--config-file",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="of MMSegmentation or Detectron2, or torchvision:maskrcnn_resnet50_fpn and such",
+    )
     parser.add_argument("--weights", nargs="+", default=[], metavar="FILE", help="one a config")
     parser.add_argument(
         "--records",
@@ -38,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--out", default="out/consistency", metavar="DIR", help="%(default)s")
     parser.add_argument("--resume", action="store_true", help="keep the images that are done")
-    parser.add_argument("--data-root", metavar="DIR", help="folder of every data set (MMSeg)")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the data sets")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--protocol", metavar="JSON", help='such as \'{"kind": "pairs", "pairs": 4}\'')
     how.add_argument("--preset", metavar="NAME", help="zhang, zou, zou-worst, lps or lps-linear")
@@ -77,11 +83,13 @@ def measured(rows: list[str]) -> tuple[dict[str, list[dict]], Protocol]:
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, list[dict]], Protocol]:
     """Run every model on every view; interrupted, --resume goes on."""
-    hosts = {host_of(config) for config in args.config_file}
-    if len({host == MMSEGMENTATION for host in hosts}) > 1:
-        raise ValueError(f"configs of several hosts ({', '.join(sorted(hosts))}): compare one task")
+    hosts = {host_of(config).split()[0] for config in args.config_file}
+    if len(hosts) > 1:
+        raise ValueError(f"configs of several hosts ({', '.join(sorted(hosts))}): compare in one")
     if hosts == {MMSEGMENTATION}:
         from aa_plugins.mmseg import evaluate as host
+    elif hosts == {TORCHVISION}:
+        from aa_plugins.torchvision import detection as host
     else:
         from aa_plugins.detectron2 import evaluate as host
     protocol = choose_protocol(args, host.protocol_of)
@@ -112,7 +120,7 @@ def choose_protocol(args: argparse.Namespace, protocol_of) -> Protocol:
 
 def names_of(args: argparse.Namespace) -> list[str]:
     """A name for each model: its config's, numbered where configs repeat."""
-    stems = [Path(config).stem for config in args.config_file]
+    stems = [Path(config).stem.removeprefix("torchvision:") for config in args.config_file]
     return [
         stem if stems.count(stem) == 1 else f"{stem}-{stems[: i + 1].count(stem)}"
         for i, stem in enumerate(stems)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from aa_plugins.hosts import DETECTRON2_YAML, MMSEGMENTATION, host_of
+from aa_plugins.hosts import DETECTRON2_YAML, MMSEGMENTATION, TORCHVISION, host_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +35,8 @@ def main() -> None:
     args = parse_args()
     host = host_of(args.config_file)
     print(f"{args.config_file}: {host}", flush=True)
+    if host == TORCHVISION:
+        raise ValueError(f"{args.config_file}: only tools/eval_consistency.py takes this")
     if host == MMSEGMENTATION:
         train_mmseg(args)
     else:

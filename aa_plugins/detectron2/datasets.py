@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,27 +20,34 @@ from detectron2.data.datasets import load_coco_json
 _paths: dict[str, tuple[str, str]] = {}
 
 
-def register_coco_paths(cfg: CfgNode) -> None:
-    """Register the datasets of `DATASETS.COCO_PATHS`; once more with other paths replaces them."""
+def register_coco_paths(cfg: CfgNode, root: str | Path | None = None) -> None:
+    """Register the datasets of `DATASETS.COCO_PATHS`; once more with other paths replaces them.
+
+    Args:
+        root: where relative paths start, in place of $DETECTRON2_DATASETS.
+    """
     for name, paths in cfg.DATASETS.COCO_PATHS.items():
         if not isinstance(paths, (list, tuple)) or len(paths) != 2:
             raise ValueError(
                 f"DATASETS.COCO_PATHS.{name}={paths!r}: give [annotation file, image folder]"
             )
-        register_coco(name, *paths)
+        register_coco(name, *paths, root=root)
 
 
-def register_coco(name: str, json_file: str, image_root: str) -> None:
+def register_coco(
+    name: str, json_file: str, image_root: str, root: str | Path | None = None
+) -> None:
     """Register a dataset in COCO's format under `name`, which COCOEvaluator then evaluates.
 
     Args:
-        json_file, image_root: paths; relative ones start at $DETECTRON2_DATASETS (./datasets).
+        json_file, image_root: paths; relative ones start at `root`, $DETECTRON2_DATASETS or
+            ./datasets.
 
     Raises:
         FileNotFoundError: where a path doesn't exist.
         ValueError: where `name` is one of Detectron2's own datasets.
     """
-    root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    root = os.path.expanduser(root or os.getenv("DETECTRON2_DATASETS", "datasets"))
     paths = (os.path.join(root, json_file), os.path.join(root, image_root))
     for path in paths:
         if not os.path.exists(path):
