@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,21 @@ def interleaved(
     }
 
 
-def peak_growth(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> float | None:
-    """By how many MiB `prepare(*arguments)()` grows a new process at most, beyond `prepare` itself.
+def peak_growths(
+    prepare: Callable[..., Callable[[], Any]], calls: Sequence[tuple[Any, ...]]
+) -> list[float | None]:
+    """By how many MiB each `prepare(*arguments)()` grows a process at most, beyond `prepare`.
 
-    Counts resident memory, hence also what libraries allocate past PyTorch. None where the system
-    can't say (Linux can).
+    Counts the resident memory of a process of its own, hence also what libraries allocate past
+    PyTorch. None where the system can't say (Linux can).
+
+    Args:
+        calls: the arguments of each call.
     """
     if not Path("/proc/self/clear_refs").exists():
-        return None
+        return [None] * len(calls)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_growth, (prepare, *arguments))
+        return [pool.apply(_growth, (prepare, *arguments)) for arguments in calls]
 
 
 def _growth(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> float:

@@ -15,7 +15,7 @@ from timm.layers import BlurPool2d as TimmBlurPool2d
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from aa_plugins.benchmark.measure import Timing, interleaved, peak_growth
+from aa_plugins.benchmark.measure import Timing, interleaved, peak_growths
 from aa_plugins.benchmark.published import PublishedFilter, replace_filters
 from aa_plugins.evaluation import SemanticConsistency, preset
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d, fuse
@@ -80,11 +80,12 @@ def layer_suite(rounds: int, device: str) -> Iterator[Rows]:
             case = f"{shape} {'forward + backward' if backward else 'forward'}"
             timings = interleaved(tasks, rounds, device, case)
             rows = [_row(case, variant, timing) for variant, timing in timings.items()]
+            if backward and device == "cpu":
+                calls = [(variant, shape, True) for variant in LAYERS]
+                for row, growth in zip(rows, peak_growths(layer_task, calls)):
+                    row["peak_mebibytes"] = growth
             for row in rows:
                 row["faster_than_published"] = _ratio(timings["published formula"], row)
-                if backward and device == "cpu":
-                    arguments = (row["variant"], shape, True)
-                    row["peak_mebibytes"] = peak_growth(layer_task, *arguments)
                 if row["variant"] == "fused op alone" and not backward:
                     n, channels, height, width = shape
                     kept = -(-height // 2) * -(-width // 2)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from aa_plugins.config import INITS, PAD_MODES, PREDICTORS, check_choice, check_positive_int
-from aa_plugins.ops import adaptive_blur2d, pad2d, taps_from_logits
+from aa_plugins.layers.border_conv import BorderConv2d
+from aa_plugins.ops import adaptive_blur2d, taps_from_logits
 
 # Scale of the logits of a filter that starts as the identity. It must not be zero: the gate opens
 # in the first step, and in the second the predictor has to get a gradient through the norm.
@@ -67,7 +68,6 @@ class PredictedFilter(nn.Module):
             )
         self.channels = channels
         self.kernel_size = kernel_size
-        self.predictor_size = predictor_size
         self.logits_per_group = logits_per_group
         self.stride = stride
         self.groups = groups
@@ -76,11 +76,11 @@ class PredictedFilter(nn.Module):
         self.pad_mode = pad_mode
         factory = {"device": device, "dtype": dtype}
         predicted = groups * logits_per_group
-        shape = {"kernel_size": predictor_size, "stride": stride, "bias": False, **factory}
+        shape = {"kernel_size": predictor_size, "stride": stride, "pad_mode": pad_mode, **factory}
         if predictor == "full":
-            self.conv = nn.Conv2d(channels, predicted, **shape)
+            self.conv = BorderConv2d(channels, predicted, **shape)
         else:
-            depthwise = nn.Conv2d(channels, channels, groups=channels, **shape)
+            depthwise = BorderConv2d(channels, channels, groups=channels, **shape)
             pointwise = nn.Conv2d(channels, predicted, 1, bias=False, **factory)
             self.conv = nn.Sequential(depthwise, pointwise)
         self.norm = nn.BatchNorm2d(predicted, **factory)
@@ -115,8 +115,7 @@ class PredictedFilter(nn.Module):
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, G, logits_per_group, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        logits = self.norm(self.conv(pad2d(x, self.predictor_size, self.pad_mode)))
-        return logits.unflatten(1, (self.groups, self.logits_per_group))
+        return self.norm(self.conv(x)).unflatten(1, (self.groups, self.logits_per_group))
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Taps at kept positions: (N, C, H, W) → (N, G, k², ⌈H/stride⌉, ⌈W/stride⌉), float32."""
