@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -112,6 +113,10 @@ class PredictedFilter(nn.Module):
             self.norm.bias.copy_(self.start_logits().repeat(self.groups))
         if self.gate is not None:
             self.gate.zero_()
+
+    def init_weights(self, **_: Any) -> None:
+        """Start again: timm and mmengine call this after they have initialised every norm."""
+        self.reset_parameters()
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, G, logits_per_group, ⌈H/stride⌉, ⌈W/stride⌉)."""
