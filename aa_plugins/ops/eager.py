@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from aa_plugins.ops.geometry import fold_border, pad2d
+from aa_plugins.ops.geometry import fold_border, kernel_size_of, pad2d
 from aa_plugins.ops.reference import taps_from_logits, windows
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
@@ -27,7 +27,7 @@ def forward(
     """(N, C, H, W) and (N, G, L, H', W') → (N, C, H', W'), as `reference.blur_from_logits`."""
     taps = taps_from_logits(logits, softmax, bank, gate)
     accumulator = torch.promote_types(x.dtype, taps.dtype)
-    padded = pad2d(x, round(taps.shape[2] ** 0.5), pad_mode)
+    padded = pad2d(x, kernel_size_of(taps.shape[2]), pad_mode)
     total = torch.zeros(_out_shape(x, taps), dtype=accumulator, device=x.device)
     for tap, window in enumerate(windows(padded, taps, stride)):
         total.addcmul_(window, taps[:, :, tap].unsqueeze(2))
@@ -47,7 +47,7 @@ def backward(
 ) -> Gradients:
     """Gradients of x, logits and gate; `wanted` says whether x's, and whether the others'."""
     taps = taps_from_logits(logits, softmax, bank, gate)
-    kernel_size = round(taps.shape[2] ** 0.5)
+    kernel_size = kernel_size_of(taps.shape[2])
     grad = grad.to(taps.dtype).unflatten(1, (taps.shape[1], -1))
     padded = pad2d(x, kernel_size, pad_mode)
     grad_padded = torch.zeros_like(padded, dtype=taps.dtype) if wanted[0] else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import isqrt
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,11 @@ import torch.nn.functional as F
 def out_size(size: int, stride: int) -> int:
     """Positions kept of `size` at `stride`: ⌈size / stride⌉."""
     return -(-size // stride)
+
+
+def kernel_size_of(area: int) -> int:
+    """k of a window of k² taps; an int also where a tracer makes tensors of sizes."""
+    return isqrt(int(area))
 
 
 def memory_format_of(x: torch.Tensor) -> torch.memory_format:

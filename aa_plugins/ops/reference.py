@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from aa_plugins.ops.geometry import pad2d
+from aa_plugins.ops.geometry import kernel_size_of, pad2d
 
 
 def apply_taps(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ def apply_taps(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> torch.T
 def windows(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> list[torch.Tensor]:
     """What each tap multiplies: k² views (N, G, C / G, H', W') of the input with its border."""
     groups, area, height, width = taps.shape[1:]
-    kernel_size = round(area**0.5)
+    kernel_size = kernel_size_of(area)
     padded = padded.unflatten(1, (groups, padded.shape[1] // groups))
     views = []
     for tap in range(area):
@@ -83,4 +83,4 @@ def blur_from_logits(
 ) -> torch.Tensor:
     """The whole operation, which every backend is tested against."""
     taps = taps_from_logits(logits, softmax, bank, gate)
-    return apply_taps(pad2d(x, round(taps.shape[2] ** 0.5), pad_mode), taps, stride)
+    return apply_taps(pad2d(x, kernel_size_of(taps.shape[2]), pad_mode), taps, stride)

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from aa_plugins.ops.eager import Gradients, logits_backward
-from aa_plugins.ops.geometry import memory_format_of, source_index
+from aa_plugins.ops.geometry import kernel_size_of, memory_format_of, source_index
 from aa_plugins.ops.reference import taps_from_logits
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -43,7 +43,7 @@ def forward(
     n, channels = x.shape[:2]
     groups, members, height, width = logits.shape[1:]
     area = members if bank is None else bank.shape[1]
-    kernel_size = round(area**0.5)
+    kernel_size = kernel_size_of(area)
     shape = (n, channels, height, width)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
     block = _block(channels // groups)
@@ -104,7 +104,7 @@ def _taps_backward(
 ) -> None:
     n, groups, area, height, width = grad_taps.shape
     per_group = x.shape[1] // groups
-    kernel_size = round(area**0.5)
+    kernel_size = kernel_size_of(area)
     with _device_of(x):
         _taps_backward_kernel[(triton.cdiv(height * width, PIXELS), n * groups)](
             grad,
@@ -131,7 +131,7 @@ def _input_backward(
     n, groups, area, out_height, out_width = taps.shape
     channels, height, width = grad_x.shape[1:]
     per_group = channels // groups
-    kernel_size = round(area**0.5)
+    kernel_size = kernel_size_of(area)
     rows, columns = (_readers(s, kernel_size, pad_mode, grad_x.device) for s in (height, width))
     block = _block(per_group)
     grid = (triton.cdiv(height * width, PIXELS), triton.cdiv(per_group, block), n * groups)

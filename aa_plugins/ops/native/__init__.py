@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from aa_plugins.ops.geometry import memory_format_of, source_index
+from aa_plugins.ops.geometry import kernel_size_of, memory_format_of, source_index
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
@@ -126,7 +126,7 @@ def _run(
     **outputs: torch.Tensor | None,
 ) -> None:
     area = logits.shape[2] if bank is None else bank.shape[1]
-    kernel_size = round(area**0.5)
+    kernel_size = kernel_size_of(area)
     rows, columns = (source_index(size, kernel_size, pad_mode) for size in x.shape[-2:])
     inputs = dict(x=x, logits=logits, gate=gate, bank=bank, rows=rows, columns=columns)
     pointers = {
