@@ -8,6 +8,9 @@ from torch import nn
 from aa_plugins.config import PAD_MODES, check_choice, check_kernel_size, check_positive_int
 from aa_plugins.ops import binomial_taps, blur2d
 
+# One node for torch.fx, which can't follow choices made by shape.
+torch.fx.wrap("blur2d")
+
 
 class BlurPool2d(nn.Module):
     """Binomial low-pass filter and subsampling (Zhang, ICML 2019, section 3).

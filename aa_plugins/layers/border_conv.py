@@ -7,6 +7,9 @@ from torch import nn
 
 from aa_plugins.ops.border_conv import border_conv2d
 
+# One node for torch.fx, which can't follow choices made by shape.
+torch.fx.wrap("border_conv2d")
+
 
 class BorderConv2d(nn.Conv2d):
     """(N, C, H, W) → (N, C', ⌈H/stride⌉, ⌈W/stride⌉) without bias, with any of our borders.

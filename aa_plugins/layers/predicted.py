@@ -12,6 +12,9 @@ from aa_plugins.config import INITS, PAD_MODES, PREDICTORS, check_choice, check_
 from aa_plugins.layers.border_conv import BorderConv2d
 from aa_plugins.ops import adaptive_blur2d, taps_from_logits
 
+# One node for torch.fx, which can't follow choices made by shape.
+torch.fx.wrap("adaptive_blur2d")
+
 # Scale of the logits of a filter that starts as the identity. It must not be zero: the gate opens
 # in the first step, and in the second the predictor has to get a gradient through the norm.
 IDENTITY_NORM_SCALE = 0.1
