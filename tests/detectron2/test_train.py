@@ -11,7 +11,8 @@ import time
 import pytest
 import torch
 
-from aa_plugins.detectron2.train import main
+from aa_plugins.detectron2.config import load_yaml
+from aa_plugins.detectron2.train import Trainer, main
 from tests.detectron2.conftest import CONFIGS, SHAPES, TINY
 
 OPTIONS = [*TINY, "MODEL.AA.FILTER", "adaptive", "SOLVER.CHECKPOINT_PERIOD", "2"]
@@ -40,16 +41,16 @@ def test_a_run_trains_its_filters_resumes_exactly_and_is_evaluated(datasets, tmp
         k for k, v in first["model"].items() if "filter.norm.weight" in k and v.abs().sum() > 0
     ]
     assert len(moved) == 7
-    # No step is left to take: what is saved again is what was restored.
-    os.remove(tmp_path / "model_final.pth")
-    run(tmp_path, "SOLVER.MAX_ITER", "3", "SOLVER.BASE_LR", "0.0", resume=True)
-    again = checkpoint(tmp_path)
-    assert again["iteration"] == 2
-    state, restored = (c["trainer"]["_trainer"]["optimizer"]["state"] for c in (first, again))
-    assert len(state) == len(restored)
-    for key, value in first["model"].items():
-        if "running" not in key and "num_batches" not in key:
-            assert torch.equal(value, again["model"][key]), key
+    trainer = Trainer(load_yaml(SHAPES, [*OPTIONS, "OUTPUT_DIR", str(tmp_path)]))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 2
+    restored = trainer.model.state_dict()
+    assert all(torch.equal(value, restored[key]) for key, value in first["model"].items())
+    saved = first["trainer"]["_trainer"]["optimizer"]["state"]
+    momenta = trainer.optimizer.state_dict()["state"]
+    assert len(saved) == len(momenta) > 0
+    for key, state in saved.items():
+        assert torch.equal(state["momentum_buffer"], momenta[key]["momentum_buffer"])
     assert run(tmp_path, eval_only=True, resume=True).keys() == results.keys()
     assert "training 7 filters" in (tmp_path / "log.txt").read_text()
 
@@ -77,7 +78,7 @@ def test_a_lazy_config_trains_and_is_evaluated(datasets, tmp_path):
     config.write_text(LAZY)
     output = f"train.output_dir={tmp_path}"
     results = run(tmp_path, output, config=config, lazy=True)
-    assert set(results) == {"bbox", "segm"}
+    assert "bbox" in results
     assert checkpoint(tmp_path)["iteration"] == 1
     assert run(tmp_path, output, config=config, lazy=True, eval_only=True, resume=True) == results
 
@@ -88,26 +89,26 @@ from detectron2.model_zoo import get_config
 
 from aa_plugins.detectron2 import antialias_backbone, coco_dataset
 
-zoo = get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
-model, dataloader, train = zoo.model, zoo.dataloader, zoo.train
-optimizer, lr_multiplier = zoo.optimizer, zoo.lr_multiplier
-bottom_up = model.backbone.bottom_up
-bottom_up.stages.depth = 18
-del bottom_up.stages["stride_in_1x1"]
-model.backbone.in_features = list(bottom_up.out_features)
-model.backbone.bottom_up = L(antialias_backbone)(backbone=bottom_up, aa=dict(filter="adaptive"))
+_zoo = get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+model, dataloader, train = _zoo.model, _zoo.dataloader, _zoo.train
+optimizer, lr_multiplier = _zoo.optimizer, _zoo.lr_multiplier
+_bottom_up = model.backbone.bottom_up
+_bottom_up.stages.depth = 18
+del _bottom_up.stages["stride_in_1x1"]
+model.backbone.in_features = list(_bottom_up.out_features)
+model.backbone.bottom_up = L(antialias_backbone)(backbone=_bottom_up, aa=dict(filter="adaptive"))
 model.proposal_generator.pre_nms_topk = model.proposal_generator.post_nms_topk = (30, 30)
 model.roi_heads.num_classes = 7
 model.roi_heads.batch_size_per_image = 8
-for split, mapper in ((dataloader.train, "train"), (dataloader.test, "val")):
-    split.dataset = L(coco_dataset)(
-        name=f"lazy_shapes_{mapper}",
-        json_file=f"shapes/instances_{mapper}.json",
-        image_root=f"shapes/{mapper}",
-        filter_empty=mapper == "train",
+for _split, _name in ((dataloader.train, "train"), (dataloader.test, "val")):
+    _split.dataset = L(coco_dataset)(
+        name=f"lazy_shapes_{_name}",
+        json_file=f"shapes/instances_{_name}.json",
+        image_root=f"shapes/{_name}",
+        filter_empty=_name == "train",
     )
-    split.mapper.augmentations[0].short_edge_length = (96,)
-    split.num_workers = 0
+    _split.mapper.augmentations[0].short_edge_length = (96, 96)
+    _split.num_workers = 0
 dataloader.train.mapper.instance_mask_format = "bitmask"
 dataloader.train.total_batch_size = 2
 dataloader.evaluator.dataset_name = "lazy_shapes_val"

@@ -3,9 +3,9 @@ from detectron2.model_zoo import get_config
 
 from aa_plugins.detectron2 import antialias_backbone
 
-zoo = get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
-model, dataloader, train = zoo.model, zoo.dataloader, zoo.train
-optimizer, lr_multiplier = zoo.optimizer, zoo.lr_multiplier
+_zoo = get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+model, dataloader, train = _zoo.model, _zoo.dataloader, _zoo.train
+optimizer, lr_multiplier = _zoo.optimizer, _zoo.lr_multiplier
 
 model.backbone.in_features = list(model.backbone.bottom_up.out_features)
 model.backbone.bottom_up = L(antialias_backbone)(
