@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from aa_plugins.layers.predicted import PredictedFilter
-from aa_plugins.ops import binomial_taps
-
-# Logit of the favoured member at the binomial start: the others together weigh under 1e-3.
-START_LOGIT = 8.0
+from aa_plugins.layers.predicted import PredictedFilter, fold
+from aa_plugins.ops import binomial_taps, taps_from_logits
 
 
 class FilterBankPool2d(PredictedFilter):
@@ -23,15 +20,17 @@ class FilterBankPool2d(PredictedFilter):
         taps: odd numbers of taps of the members, rising; 1 is the identity.
         stride: pixels of the input between kept positions.
         groups: channel groups, each with its own predicted mixture.
-        init: "binomial" (starts, to within 1e-3 of the weight, as the member with 3 taps or, where
-            there is none, the first that blurs), "identity" (starts as plain subsampling) or
-            "paper" (Kaiming predictor, unit norm: about equal weights).
+        init: "binomial" (starts as the member with 3 taps or, where there is none, the first that
+            blurs), "identity" (starts as plain subsampling) or "paper" (Kaiming predictor, unit
+            norm: about equal weights).
         pad_mode: "reflect", "replicate", "zeros" or "circular".
         predictor: "full" (a k×k convolution) or "separable" (k×k depthwise, then 1×1: cheaper).
 
     Raises:
         ValueError: for an even, repeated or missing number of taps, or an unknown value.
     """
+
+    gated_inits = ("identity", "binomial")
 
     def __init__(
         self,
@@ -65,11 +64,18 @@ class FilterBankPool2d(PredictedFilter):
             dtype=dtype,
         )
         bank = torch.empty(len(taps), taps[-1] ** 2, device=device, dtype=dtype)
+        start = torch.empty(len(taps), 1, 1, device=device, dtype=dtype)
         self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("start", start, persistent=False)
         self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
-        """Fill the bank; timm calls this after a model was built on the meta device."""
+        """Fill the bank, and the weights of its members at the binomial start.
+
+        timm calls this after a model was built on the meta device.
+        """
+        favoured = self.taps.index(3) if 3 in self.taps else 1
+        self.start.copy_(torch.eye(len(self.taps))[favoured].view(-1, 1, 1))
         for member, count in enumerate(self.taps):
             line = torch.zeros(self.kernel_size)
             start = (self.kernel_size - count) // 2
@@ -77,11 +83,18 @@ class FilterBankPool2d(PredictedFilter):
             self.bank[member].copy_((line[:, None] * line).flatten())
 
     def start_logits(self) -> torch.Tensor:
-        favoured = self.taps.index(3) if 3 in self.taps else 1
-        return START_LOGIT * torch.eye(len(self.taps))[favoured]
+        return torch.zeros(len(self.taps))
 
     def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
-        return logits, True, self.bank
+        if self.init != "binomial":
+            return logits, True, self.bank
+        # A bias towards one member strong enough to start with would leave the softmax no gradient.
+        weights = taps_from_logits(logits, softmax=True)
+        gate = fold(self.gate).to(weights.dtype).view(-1, 1, 1, 1)
+        return gate * weights + (1 - gate) * self.start, False, self.bank
+
+    def share(self) -> torch.Tensor | None:
+        return None if self.init == "binomial" else super().share()
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, taps={self.taps}"

@@ -15,9 +15,9 @@ from aa_plugins.ops import adaptive_blur2d, taps_from_logits
 # One node for torch.fx, which can't follow choices made by shape.
 torch.fx.wrap("adaptive_blur2d")
 
-# Scale of the logits of a filter that starts as the identity. It must not be zero: the gate opens
-# in the first step, and in the second the predictor has to get a gradient through the norm.
-IDENTITY_NORM_SCALE = 0.1
+# Scale of the logits of a filter that starts behind a closed gate. It must not be zero: the gate
+# opens in the first step, and in the second the predictor has to get a gradient through the norm.
+GATED_NORM_SCALE = 0.1
 
 
 def fold(gate: torch.Tensor) -> torch.Tensor:
@@ -34,8 +34,9 @@ class PredictedFilter(nn.Module):
     """A filter whose k×k taps are predicted at each kept position and for each channel group.
 
     A convolution and a batch norm, run at kept positions only, give `logits_per_group` logits for
-    each group, of which `weighting` of a subclass says how they become k² taps. With
-    init="identity" a gate for each group, starting at 0, mixes the taps with a unit impulse.
+    each group, of which `weighting` of a subclass says how they become k² taps. Where no logits
+    give the start, a gate for each group, at 0 then, mixes the taps with it: with a unit impulse
+    for init="identity".
 
     Args:
         channels: C of the input, divisible by `groups`.
@@ -44,6 +45,8 @@ class PredictedFilter(nn.Module):
         logits_per_group: what the predictor emits for each group.
         predictor: "full" (one convolution) or "separable" (depthwise, then 1×1).
     """
+
+    gated_inits: tuple[str, ...] = ("identity",)
 
     def __init__(
         self,
@@ -88,11 +91,12 @@ class PredictedFilter(nn.Module):
             pointwise = nn.Conv2d(channels, predicted, 1, bias=False, **factory)
             self.conv = nn.Sequential(depthwise, pointwise)
         self.norm = nn.BatchNorm2d(predicted, **factory)
-        self.gate = nn.Parameter(torch.empty(groups, **factory)) if init == "identity" else None
+        gated = init in self.gated_inits
+        self.gate = nn.Parameter(torch.empty(groups, **factory)) if gated else None
         self.reset_parameters()
 
     def start_logits(self) -> torch.Tensor:
-        """Logits of one group, (logits_per_group,), at which the filter is the fixed blur."""
+        """Logits of one group, (logits_per_group,), of the fixed blur, or behind the gate."""
         raise NotImplementedError
 
     def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
@@ -112,7 +116,7 @@ class PredictedFilter(nn.Module):
         if self.init != "paper":
             # A zero convolution before a batch norm would divide gradients by √ε; a zero scale
             # after it leaves the bias alone to speak and the predictor ready to learn.
-            self.norm.weight.fill_(IDENTITY_NORM_SCALE if self.init == "identity" else 0.0)
+            self.norm.weight.fill_(0.0 if self.gate is None else GATED_NORM_SCALE)
             self.norm.bias.copy_(self.start_logits().repeat(self.groups))
         if self.gate is not None:
             self.gate.zero_()

@@ -17,7 +17,7 @@ def perturb() -> Callable[[nn.Module], nn.Module]:
     def apply(layer: nn.Module) -> nn.Module:
         generator = torch.Generator().manual_seed(0)
         for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
-            if name.endswith(("taps", "bank", "num_batches_tracked")):
+            if name.endswith(("taps", "bank", "start", "num_batches_tracked")):
                 continue
             low, high = (0.5, 1.5) if name.endswith("running_var") else (-0.5, 0.5)
             drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
