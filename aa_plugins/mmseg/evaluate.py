@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from tqdm import tqdm
 
@@ -115,6 +116,7 @@ def predict_pair(
         index: of the image in the test set.
         shift: (dy, dx) in pixels of the network's input.
     """
+    init_default_scope("mmseg")
     cfg = load_config(config_file, "out/mmengine", data_root=data_root)
     cfg.test_dataloader.dataset.pipeline = _labels_at_input(cfg.test_dataloader.dataset.pipeline)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
