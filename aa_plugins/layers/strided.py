@@ -107,7 +107,7 @@ class SamePadded(Filtered):
             stride, dilation = self.same_stride[axis], _pair(getattr(self, "dilation", 1))[axis]
             windows.append(dilation * (_pair(self.kernel_size)[axis] - 1) + 1)
             size = x.shape[axis - 2]
-            total = max((out_size(size, stride) - 1) * stride + windows[-1] - size, 0)
+            total = torch.sym_max((out_size(size, stride) - 1) * stride + windows[-1] - size, 0)
             border += [total // 2, total - total // 2]
         value = -torch.inf if isinstance(self, nn.MaxPool2d) else 0.0
         x = super().forward(F.pad(x, border, value=value))
@@ -168,8 +168,9 @@ def _partial_windows(pool: nn.Module, x: torch.Tensor) -> tuple[int, int, int, i
     for axis in (0, 1):
         size = x.shape[axis - 2] + 2 * padding[axis]
         window = dilation[axis] * (kernel[axis] - 1) + 1
-        last = -(-(size - window) // stride) * stride
-        if last >= x.shape[axis - 2] + padding[axis]:  # a window may not start in the padding
-            last -= stride
-        extra.append(max(0, last + window - size))
+        # A window may not start in the padding behind the map.
+        steps = torch.sym_min(
+            out_size(size - window, stride), (x.shape[axis - 2] + padding[axis] - 1) // stride
+        )
+        extra.append(torch.sym_max(0, steps * stride + window - size))
     return (0, extra[1], 0, extra[0])

@@ -10,8 +10,12 @@ import torch.nn.functional as F
 
 
 def out_size(size: int, stride: int) -> int:
-    """Positions kept of `size` at `stride`: ⌈size / stride⌉."""
-    return -(-size // stride)
+    """Positions kept of `size` at `stride`: ⌈size / stride⌉.
+
+    Written as a convolution's output size is, so that exporters with dynamic sizes see that the
+    two agree.
+    """
+    return (size - 1) // stride + 1
 
 
 def kernel_size_of(area: int) -> int:

@@ -225,12 +225,18 @@ def count_macs(model: nn.Module) -> Iterator[list[int]]:
         taps.append(output.numel() * layer.kernel_size**2)
 
     hooks = [layer.register_forward_hook(count_taps) for _, layer in filters_of(model)]
+    # torch's counter follows modules into the backward pass, and trips over views of parameters.
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
+        for parameter in trained:
+            parameter.requires_grad = False
         with FlopCounterMode(display=False) as counter:
             yield total
     finally:
         for hook in hooks:
             hook.remove()
+        for parameter in trained:
+            parameter.requires_grad = True
     total.append(counter.get_total_flops() // 2 + sum(taps))
 
 

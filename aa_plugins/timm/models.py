@@ -22,14 +22,27 @@ from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
 from aa_plugins.surgery import antialias
 from aa_plugins.timm.antialiased import become_antialiased
 
-# timm's modules whose models all get an `aa_<name>`.
-MODULES = (
-    "convnext",
-    "resnet",
-    "swin_transformer",
-    "swin_transformer_v2",
-    "swin_transformer_v2_cr",
+# timm's modules of transformers and mixers that reduce by a patch embedding only, which is no site.
+PATCH_EMBEDDING_ONLY = (
+    "beit",
+    "cait",
+    "convit",
+    "convmixer",
+    "crossvit",
+    "deepseek_vit",
+    "deit",
+    "eva",
+    "gemma4_vit",
+    "mlp_mixer",
+    "naflexvit",
+    "qwen3_vit",
+    "tnt",
+    "vision_transformer",
+    "vision_transformer_relpos",
+    "vision_transformer_sam",
 )
+# Those whose models all get an `aa_<name>`.
+MODULES = tuple(name for name in timm.models.list_modules() if name not in PATCH_EMBEDDING_ONLY)
 PREFIX = "aa_"
 
 # timm reads the pretrained configurations of a registered model here.

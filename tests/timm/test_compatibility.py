@@ -1,0 +1,120 @@
+"""Any timm model: converted it computes what it did, trains, and docs/timm.md says the truth."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import timm
+
+from aa_plugins import antialias
+from aa_plugins.timm import MODULES
+from aa_plugins.timm.inspection import (
+    EVERYWHERE,
+    check_features,
+    check_identity,
+    check_sites,
+    check_training,
+)
+from aa_plugins.timm.models import PATCH_EMBEDDING_ONLY
+
+TABLE = Path(__file__).parents[2] / "docs" / "timm.md"
+# One for each kind of site: avg-down, weight-standardised, fused norm and activation, depthwise,
+# squeeze-and-excite, attention, groups that don't divide, branches.
+SMALL = {
+    "test_byobnet": 9,
+    "test_efficientnet": 5,
+    "test_nfnet": 8,
+    "test_mambaout": 5,
+    "lcnet_035": 5,
+    "pvt_v2_b0": 4,
+}
+
+
+def documented() -> list[tuple[str, str, int]]:
+    """(module, model, sites) of each row of the table."""
+    text = TABLE.read_text() if TABLE.exists() else ""
+    rows = re.findall(r"^\| (\w+) \| (\S+) \| [\d.]+ M \| (\d+) \|", text, re.MULTILINE)
+    return [(module, name, int(sites)) for module, name, sites in rows]
+
+
+def assert_same_function(name: str, sites: int) -> None:
+    found = check_sites(name)
+    row = check_identity(name)
+    assert found["converted"] == sites
+    assert row["difference"] <= 1e-4
+    assert row["odd_difference"] <= 1e-4  # False where the size is fixed
+    features = check_features(name)
+    assert features["feature_difference"] <= 1e-4
+    assert max(row["roll"], features["feature_roll"]) > 0.01
+    assert row["blur"] > 0.01
+    assert row["extra_macs"] > 0
+
+
+@pytest.mark.parametrize(("name", "sites"), SMALL.items())
+def test_a_converted_model_computes_what_it_did(name, sites):
+    assert_same_function(name, sites)
+
+
+@pytest.mark.parametrize("name", ["test_byobnet", "pvt_v2_b0"])
+def test_two_steps_move_every_filter(name):
+    row = check_training(name)
+    assert row["finite_filters"] == row["moved_filters"] == SMALL[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "name", "sites"), documented())
+def test_every_row_of_the_table_holds(module, name, sites):
+    assert_same_function(name, sites)
+    row = check_training(name)
+    assert row["finite_filters"] == row["moved_filters"] == sites
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", PATCH_EMBEDDING_ONLY)
+def test_a_patch_embedding_is_all_that_reduces(module):
+    name = timm.list_models(module=module)[0]
+    report = antialias(timm.create_model(name), EVERYWHERE, dry_run=True)
+    assert not report.sites
+    assert any("patch embedding" in row.reason for row in report.skipped)
+
+
+def test_every_module_is_registered_or_embeds_patches():
+    ours = "models"  # aa_plugins.timm.models registers itself
+    assert {*MODULES, *PATCH_EMBEDDING_ONLY, ours} == set(timm.models.list_modules())
+    assert not {*MODULES} & {*PATCH_EMBEDDING_ONLY}
+    for module in MODULES:
+        assert timm.models.is_model(f"aa_{timm.list_models(module=module)[0]}")
+
+
+def test_groups_that_do_not_divide_are_reported():
+    report = antialias(timm.create_model("res2net50_26w_4s"), dry_run=True)
+    rows = {site.name: site for site in report.sites}
+    assert rows["layer2.0.convs.0"].channels == 52
+    assert rows["layer2.0.convs.0"].groups == 4
+    assert "8 groups don't divide 52 channels" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"), [("pvt_v2_b0", "attn.sr"), ("twins_svt_small", "attn.sr")]
+)
+def test_attention_reductions_are_left_alone(name, inside):
+    report = antialias(timm.create_model(name), EVERYWHERE, dry_run=True)
+    denied = [row for row in report.skipped if inside in row.name]
+    assert denied and all("inside" in row.reason for row in denied)
+    assert not any(inside in site.name for site in report.sites)
+
+
+def test_what_blurs_already_is_left_alone():
+    model = timm.create_model(
+        "resnetblur18" if timm.models.is_model("resnetblur18") else "tresnet_m"
+    )
+    report = antialias(model, EVERYWHERE, dry_run=True)
+    assert any(row.reason == "blurs already" for row in report.skipped)
+
+
+def test_a_pool_called_as_a_function_is_reported():
+    report = antialias(timm.create_model("inception_v3"), dry_run=True)
+    reasons = {row.name: row.reason for row in report.skipped}
+    assert "max_pool2d called in the forward of InceptionB" in reasons["Mixed_6a"]
