@@ -62,6 +62,12 @@ def interleaved(
     }
 
 
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function(*arguments)` returns in a process without a past."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
 def peak_growths(
     prepare: Callable[..., Callable[[], Any]], calls: Sequence[tuple[Any, ...]]
 ) -> list[float | None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from aa_plugins.ops.geometry import fold_border, kernel_size_of, pad2d
-from aa_plugins.ops.reference import taps_from_logits, windows
+from aa_plugins.ops.reference import taps_from_logits
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
@@ -29,7 +31,7 @@ def forward(
     accumulator = torch.promote_types(x.dtype, taps.dtype)
     padded = pad2d(x, kernel_size_of(taps.shape[2]), pad_mode)
     total = torch.zeros(_out_shape(x, taps), dtype=accumulator, device=x.device)
-    for tap, window in enumerate(windows(padded, taps, stride)):
+    for tap, window in enumerate(_windows(_phases(padded, stride), taps, stride)):
         total.addcmul_(window, taps[:, :, tap].unsqueeze(2))
     return total.flatten(1, 2).to(x.dtype)
 
@@ -50,15 +52,20 @@ def backward(
     kernel_size = kernel_size_of(taps.shape[2])
     grad = grad.to(taps.dtype).unflatten(1, (taps.shape[1], -1))
     padded = pad2d(x, kernel_size, pad_mode)
-    grad_padded = torch.zeros_like(padded, dtype=taps.dtype) if wanted[0] else None
-    grad_taps = torch.empty_like(taps) if wanted[1] else None
+    phases = _phases(padded, stride)
+    grad_x = grad_taps = None
     if wanted[0]:
-        for tap, window in enumerate(windows(grad_padded, taps, stride)):
+        grad_phases = [torch.zeros_like(phase, dtype=taps.dtype) for phase in phases]
+        for tap, window in enumerate(_windows(grad_phases, taps, stride)):
             window.addcmul_(grad, taps[:, :, tap].unsqueeze(2))
+        grad_padded = torch.empty_like(padded, dtype=taps.dtype)
+        for first, phase in enumerate(grad_phases):
+            grad_padded[..., first::stride] = phase
+        grad_x = fold_border(grad_padded, kernel_size, pad_mode).to(x.dtype)
     if wanted[1]:
-        for tap, window in enumerate(windows(padded, taps, stride)):
+        grad_taps = torch.empty_like(taps)
+        for tap, window in enumerate(_windows(phases, taps, stride)):
             torch.sum(window * grad, dim=2, out=grad_taps[:, :, tap])
-    grad_x = fold_border(grad_padded, kernel_size, pad_mode).to(x.dtype) if wanted[0] else None
     return grad_x, *logits_backward(grad_taps, logits, gate, bank, softmax)
 
 
@@ -86,6 +93,23 @@ def logits_backward(
     if softmax:
         grad = weights * (grad - (weights * grad).sum(2, keepdim=True))
     return grad.to(logits.dtype), grad_gate
+
+
+def _phases(padded: torch.Tensor, stride: int) -> list[torch.Tensor]:
+    """Every `stride`-th column from each of the first ones: sums vectorise over neighbours only."""
+    return [
+        padded[..., first::stride].contiguous() for first in range(min(stride, padded.shape[-1]))
+    ]
+
+
+def _windows(phases: list[torch.Tensor], taps: torch.Tensor, stride: int) -> Iterator[torch.Tensor]:
+    """As `reference.windows`, out of phases."""
+    groups, area, height, width = taps.shape[1:]
+    for tap in range(area):
+        top, left = divmod(tap, kernel_size_of(area))
+        phase = phases[left % stride].unflatten(1, (groups, -1))
+        rows = slice(top, top + (height - 1) * stride + 1, stride)
+        yield phase[..., rows, left // stride : left // stride + width]
 
 
 def _out_shape(x: torch.Tensor, taps: torch.Tensor) -> tuple[int, ...]:

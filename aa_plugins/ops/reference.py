@@ -20,26 +20,18 @@ def apply_taps(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> torch.T
     Returns:
         (N, C, H', W') in the dtype of `padded`.
     """
-    total = None
-    accumulator = torch.promote_types(padded.dtype, torch.float32)
-    for tap, window in enumerate(windows(padded, taps, stride)):
-        weighted = window.to(accumulator) * taps[:, :, tap].unsqueeze(2)
-        total = weighted if total is None else total + weighted
-    return total.flatten(1, 2).to(padded.dtype)
-
-
-def windows(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> list[torch.Tensor]:
-    """What each tap multiplies: k² views (N, G, C / G, H', W') of the input with its border."""
     groups, area, height, width = taps.shape[1:]
     kernel_size = kernel_size_of(area)
+    accumulator = torch.promote_types(padded.dtype, torch.float32)
     padded = padded.unflatten(1, (groups, padded.shape[1] // groups))
-    views = []
+    total = None
     for tap in range(area):
         top, left = divmod(tap, kernel_size)
         rows = slice(top, top + (height - 1) * stride + 1, stride)
         columns = slice(left, left + (width - 1) * stride + 1, stride)
-        views.append(padded[..., rows, columns])
-    return views
+        weighted = padded[..., rows, columns].to(accumulator) * taps[:, :, tap].unsqueeze(2)
+        total = weighted if total is None else total + weighted
+    return total.flatten(1, 2).to(padded.dtype)
 
 
 def taps_from_logits(
