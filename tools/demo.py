@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -99,7 +100,8 @@ def instances(out: Path) -> dict[str, dict[str, float | None]]:
     """The same for Mask R-CNN: Detectron2's, or torchvision's where that isn't installed."""
     data = out / "data/shapes"
     if not data.exists():
-        write_shapes(data, "coco", train=200, val=24)
+        write_shapes(data, "coco", train=200, val=12)
+        merge_classes(data)
     try:
         from aa_plugins.detectron2 import demo
     except ImportError as error:
@@ -129,6 +131,16 @@ def instances(out: Path) -> dict[str, dict[str, float | None]]:
         }
         for variant, found in report.results.items()
     }
+
+
+def merge_classes(data: Path) -> None:
+    """Call every shape a shape: minutes suffice to find them, but not to tell seven kinds apart."""
+    for path in data.glob("instances_*.json"):
+        content = json.loads(path.read_text())
+        content["categories"] = [{"id": 1, "name": "shape"}]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 1
+        path.write_text(json.dumps(content))
 
 
 def flips(configs: dict[str, Path], data: Path, out: Path):

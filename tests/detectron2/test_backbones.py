@@ -3,6 +3,9 @@
 import copy
 
 import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
+
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
@@ -14,7 +17,7 @@ from aa_plugins import AAConfig, antialias
 from aa_plugins.detectron2 import AALastLevelMaxPool, TIMMBackbone, antialias_backbone
 from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.layers import filters_of
-from tests.detectron2.conftest import (
+from tests.detectron2.shared import (
     CONFIGS,
     calibrate,
     parameters_of_filters,

@@ -1,6 +1,9 @@
 """Config nodes, config files, and slips in them."""
 
 import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
+
 from detectron2.config import get_cfg, instantiate
 from detectron2.modeling import build_model
 
@@ -8,7 +11,7 @@ from aa_plugins import AAConfig
 from aa_plugins.detectron2 import add_aa_config
 from aa_plugins.detectron2.config import aa_config, load_lazy, load_yaml
 from aa_plugins.layers import filters_of
-from tests.detectron2.conftest import CONFIGS, SHAPES
+from tests.detectron2.shared import CONFIGS, SHAPES
 
 YAML = sorted(path for path in CONFIGS.rglob("*.yaml"))
 LAZY = sorted(path for path in CONFIGS.rglob("*.py"))

@@ -3,8 +3,11 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
+
+import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.modeling import build_model
@@ -18,7 +21,7 @@ from aa_plugins.detectron2.consistency import (
     TruthMapper,
 )
 from aa_plugins.evaluation.protocol import Protocol, preset
-from tests.detectron2.conftest import SHAPES, TINY
+from tests.detectron2.shared import SHAPES, TINY
 
 OVERRIDES = [f"{key}={value}" for key, value in zip(TINY[::2], TINY[1::2])]
 OVERRIDES += ["MODEL.AA.FILTER=adaptive"]
@@ -159,7 +162,7 @@ def test_ground_truth_comes_at_the_size_of_the_input(datasets):
 
 def test_the_total_stride_is_that_of_the_coarsest_map_read():
     assert host.protocol_of(SHAPES) == {"stride": 32}
-    from tests.detectron2.conftest import CONFIGS
+    from tests.detectron2.shared import CONFIGS
 
     coco = CONFIGS / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_adaptive.py"
     assert host.protocol_of(coco) == {"stride": 64}

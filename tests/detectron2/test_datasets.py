@@ -4,13 +4,16 @@ import json
 import shutil
 
 import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
+
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from aa_plugins.detectron2 import coco_dataset
 from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.detectron2.datasets import register_coco, register_coco_paths
 from aa_plugins.detectron2.train import Trainer
-from tests.detectron2.conftest import SHAPES
+from tests.detectron2.shared import SHAPES
 
 
 @pytest.fixture

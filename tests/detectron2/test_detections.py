@@ -1,12 +1,15 @@
 """The whole Mask R-CNN keeps its function at init="identity"."""
 
 import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
+
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import pairwise_iou
 
 from aa_plugins.detectron2.config import load_yaml
-from tests.detectron2.conftest import CONFIGS, SHAPES, TINY, calibrate, relative, scramble
+from tests.detectron2.shared import CONFIGS, SHAPES, TINY, calibrate, relative, scramble
 
 COCO = str(CONFIGS / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_adaptive.yaml")
 MANY = "MODEL.RPN.POST_NMS_TOPK_TEST 200 MODEL.RPN.PRE_NMS_TOPK_TEST 200 TEST.DETECTIONS_PER_IMAGE"

@@ -2,6 +2,10 @@
 
 import logging
 
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
+
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_backbone
@@ -9,7 +13,7 @@ from detectron2.modeling import build_backbone
 from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.detectron2.freezing import log_filters, unfreeze_filters
 from aa_plugins.layers import filters_of
-from tests.detectron2.conftest import SHAPES, TINY
+from tests.detectron2.shared import SHAPES, TINY
 
 OPTIONS = [*TINY, "MODEL.AA.FILTER", "adaptive", "MODEL.RESNETS.NORM", "FrozenBN"]
 

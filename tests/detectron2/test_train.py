@@ -9,11 +9,14 @@ import sys
 import time
 
 import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
+
 import torch
 
 from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.detectron2.train import Trainer, main
-from tests.detectron2.conftest import CONFIGS, SHAPES, TINY
+from tests.detectron2.shared import CONFIGS, SHAPES, TINY
 
 OPTIONS = [*TINY, "MODEL.AA.FILTER", "adaptive", "SOLVER.CHECKPOINT_PERIOD", "2"]
 

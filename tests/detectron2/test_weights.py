@@ -2,8 +2,11 @@
 
 import pickle
 
-import numpy as np
 import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
+
+import numpy as np
 import timm
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -13,7 +16,7 @@ from aa_plugins.detectron2 import TIMMBackbone
 from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.detectron2.weights import AuditedCheckpointer, load_weights
 from aa_plugins.layers import filters_of
-from tests.detectron2.conftest import CONFIGS, SHAPES, TINY, parameters_of_filters, scramble
+from tests.detectron2.shared import CONFIGS, SHAPES, TINY, parameters_of_filters, scramble
 
 COCO = str(CONFIGS / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_adaptive.yaml")
 
