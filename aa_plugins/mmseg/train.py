@@ -6,6 +6,8 @@ import argparse
 import os
 from typing import Any
 
+import torch
+
 from aa_plugins.mmseg.consistency import metric_of
 from aa_plugins.mmseg.runs import build_runner, identity_of, load_config
 
@@ -35,6 +37,10 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
             metric.update(resume=args.resume, identity=identity_of(cfg, weights))
         return build_runner(cfg, weights).test()
     if args.amp:
+        if not torch.cuda.is_available():
+            raise ValueError(
+                "--amp is on, but mmengine's AMP needs a GPU: leave it out"
+            )
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
     if args.weights:

@@ -83,7 +83,8 @@ def trace_forward(model: nn.Module, example: torch.Tensor) -> Trace:
         example: (N, C, H, W); only its shape, dtype and device are used.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    twin.eval()  # not chained: a network whose train() returns nothing is traced too
     recorder = _Recorder({module: name for name, module in twin.named_modules()})
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())

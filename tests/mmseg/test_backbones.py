@@ -35,10 +35,10 @@ def waken(model: nn.Module, x: torch.Tensor) -> None:
 @pytest.mark.parametrize("stages", [{}, DEEPLAB], ids=["os32", "os8"])
 def test_identity_computes_what_mmseg_computes(depth, plain, converted, stages):
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 75, 97)
-    reference = plain(depth=depth, **THIN, **stages)
+    x = torch.randn(2, 3, 75, 97, dtype=torch.float64)
+    reference = plain(depth=depth, **THIN, **stages).double()
     waken(reference, x)
-    model = converted(depth=depth, **THIN, **stages, aa=IDENTITY).eval()
+    model = converted(depth=depth, **THIN, **stages, aa=IDENTITY).double().eval()
     missing, unexpected = model.load_state_dict(reference.state_dict(), strict=False)
     assert not unexpected
     added = {key for key in filter_keys(model) if not key.endswith("num_batches_tracked")}
@@ -62,8 +62,8 @@ def test_blur_changes_the_network():
 
 def test_avg_down_is_converted_too():
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 61, 83)
-    reference = ResNetV1d(depth=50, **THIN)
+    x = torch.randn(2, 3, 61, 83, dtype=torch.float64)
+    reference = ResNetV1d(depth=50, **THIN).double()
     waken(reference, x)
     with torch.no_grad():
         expected = [level.clone() for level in reference(x)]
