@@ -36,7 +36,6 @@ PATCH_EMBEDDING_ONLY = (
     "mlp_mixer",
     "naflexvit",
     "qwen3_vit",
-    "tnt",
     "vision_transformer",
     "vision_transformer_relpos",
     "vision_transformer_sam",

@@ -153,7 +153,9 @@ def _number(row: Row, check: str, column: str) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{min(value, 9.99):.1%}" if value else NOT_MEASURED
+    if value >= 10:
+        return "> 1000 %"
+    return f"{value:.1%}" if value else NOT_MEASURED
 
 
 def _trained(row: Row) -> str:
