@@ -9,6 +9,8 @@ import torch.nn.functional as F
 
 from aa_plugins.ops.geometry import fold_border, memory_format_of, pad2d
 
+LARGE = 2**20  # values of one image
+
 
 def border_conv2d(
     x: torch.Tensor,
@@ -25,7 +27,26 @@ def border_conv2d(
     """
     if _gradient_is_slow(x, weight, bias, groups):
         return _BorderConv.apply(x, weight, stride, pad_mode)
-    return F.conv2d(pad2d(x, weight.shape[-1], pad_mode), weight, bias, stride, groups=groups)
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
+        padded = pad2d(x, weight.shape[-1], pad_mode)
+        return F.conv2d(padded, weight, bias, stride, groups=groups)
+    return _by_image(x, weight, bias, stride, pad_mode, groups)
+
+
+def _by_image(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: int,
+    pad_mode: str,
+    groups: int = 1,
+) -> torch.Tensor:
+    # Where the copies of a large batch leave the cache and, fresh from the system, cost page
+    # faults, those of one image after the other reuse their memory.
+    images = x.split(1) if x[:1].numel() >= LARGE else (x,)
+    padded = (pad2d(image, weight.shape[-1], pad_mode) for image in images)
+    found = [F.conv2d(image, weight, bias, stride, groups=groups) for image in padded]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _gradient_is_slow(
@@ -55,7 +76,7 @@ class _BorderConv(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.pad_mode = stride, pad_mode
-        return F.conv2d(pad2d(x, weight.shape[-1], pad_mode), weight, stride=stride)
+        return _by_image(x, weight, None, stride, pad_mode)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -50,3 +50,12 @@ def test_autocast_and_channels_last_take_the_plain_path() -> None:
     last = x.contiguous(memory_format=torch.channels_last)
     y = border_conv2d(last, weight, None, 2, "reflect")
     assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_large_images_are_convolved_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = torch.randn(3, 4, 7, 8), torch.randn(5, 4, 3, 3)
+    expected = border_conv2d(x, weight, None, 2, "reflect")
+    monkeypatch.setattr("aa_plugins.ops.border_conv.LARGE", 1)
+    with torch.no_grad():
+        found = border_conv2d(x, weight, None, 2, "reflect")
+    torch.testing.assert_close(found, expected)
