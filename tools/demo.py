@@ -23,7 +23,7 @@ VARIANTS = ("baseline", "blur", "adaptive")
 SHIFT = (1, 1)
 COLUMNS = ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss")
 INSTANCE_COLUMNS = ("mask/AP/reference", "mask/mAISC", "box/AP/reference", "box/mAISC")
-INSTANCE_ITERATIONS = 150
+INSTANCE_ITERATIONS = 100
 PROGRESS = re.compile(r"Iter\((train|test)\) *\[ *(\d+)/(\d+)\]")
 
 
@@ -108,7 +108,7 @@ def instances(out: Path) -> dict[str, dict[str, float | None]]:
         print(f"\nMask R-CNN of torchvision, as Detectron2 can't be imported ({error})")
         from aa_plugins.torchvision import demo
 
-        records = demo.run(data, out, INSTANCE_ITERATIONS)
+        records = demo.run(data, out, INSTANCE_ITERATIONS // 2)
     else:
         print("\nMask R-CNN of Detectron2")
         folder = ROOT / "configs/detectron2/Shapes"
