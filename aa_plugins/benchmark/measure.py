@@ -41,6 +41,9 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time every task once a round, so that a slow spell of the machine meets them all.
 
+    The order rotates from round to round: what runs after a task that emptied the caches, or made
+    the allocator give its memory back, pays for that.
+
     Args:
         tasks: name → what to call. A first round is not counted.
         what: label of the progress bar.
@@ -49,7 +52,8 @@ def interleaved(
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for counted in trange(-1, rounds, desc=what, leave=False):
-        for name, task in tasks.items():
+        turn = counted % len(tasks)
+        for name, task in [*tasks.items()][turn:] + [*tasks.items()][:turn]:
             wait()
             start = clock()
             task()
