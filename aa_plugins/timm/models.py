@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import timm
+import torch
 from timm.models import (
     FeatureGraphNet,
     generate_default_cfgs,
@@ -21,6 +22,7 @@ from aa_plugins.config import AAConfig
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
 from aa_plugins.surgery import antialias
 from aa_plugins.timm.antialiased import become_antialiased
+from aa_plugins.timm.weights import load_filters, without_filters
 
 # timm's modules of transformers and mixers that reduce by a patch embedding only, which is no site.
 PATCH_EMBEDDING_ONLY = (
@@ -81,7 +83,8 @@ def build(
 
     Args:
         name: of the plain model, without tag.
-        pretrained: load timm's weights of the plain model before the conversion.
+        pretrained: load timm's weights of the plain model before the conversion, or what
+            `pretrained_cfg` and its overlay name: weights of a plain or of a converted model.
         aa: which filter, and where.
         kwargs: what the plain model takes (num_classes, in_chans, features_only, …).
 
@@ -89,21 +92,36 @@ def build(
         ValueError: where `aa` doesn't fit, or there is nothing to convert.
     """
     config = AAConfig.of(aa)
-    create = model_entrypoint(name)
+    create, filters = model_entrypoint(name), {}
+    if pretrained:
+        kwargs, filters = without_filters(kwargs)
     if kwargs.get("feature_cls") in ("fx", FeatureGraphNet):
         # A traced graph has no blocks left to find sites in: convert before the trace.
-        kwargs["feature_cls"] = partial(_convert_and_trace, config)
+        kwargs["feature_cls"] = partial(_convert_and_trace, config, dict(kwargs))
         model = create(pretrained=pretrained, **kwargs)
     else:
         model = create(pretrained=pretrained, **kwargs)
-        model.aa_report = antialias(model, config)
+        model.aa_report = antialias(model, config, example=_example(model, kwargs))
+    if filters:
+        load_filters(model, filters)
     model.pretrained_cfg["architecture"] = PREFIX + name  # what a saved configuration rebuilds
     become_antialiased(model)
     return model
 
 
-def _convert_and_trace(config: AAConfig, model: nn.Module, **options: Any) -> FeatureGraphNet:
-    report = antialias(model, config)
+def _convert_and_trace(
+    config: AAConfig, kwargs: Mapping[str, Any], model: nn.Module, **options: Any
+) -> FeatureGraphNet:
+    report = antialias(model, config, example=_example(model, kwargs))
     traced = FeatureGraphNet(model, **options)
     traced.aa_report = report
     return traced
+
+
+def _example(model: nn.Module, kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """An input that a model built with `kwargs` takes; its values don't count."""
+    channels, *size = model.pretrained_cfg.get("input_size", (3, 224, 224))
+    size = kwargs.get("img_size", size)
+    height, width = (size, size) if isinstance(size, int) else size
+    like = next(model.parameters())
+    return like.new_empty(1, kwargs.get("in_chans", channels), height, width)
