@@ -1,6 +1,9 @@
 import logging
 
 import pytest
+
+pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
+
 import torch
 from mmseg.models.backbones import ResNet, ResNetV1c, ResNetV1d
 from mmseg.registry import MODELS

@@ -3,6 +3,9 @@ from pathlib import Path
 
 import mmseg
 import pytest
+
+pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
+
 from mmengine.config import Config
 from mmseg.registry import MODELS
 

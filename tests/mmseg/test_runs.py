@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
+
 import torch
 
 from aa_plugins.evaluation.protocol import Protocol
