@@ -77,7 +77,7 @@ def peak_growths(
 ) -> list[float | None]:
     """By how many MiB each `prepare(*arguments)()` grows a process at most, beyond `prepare`.
 
-    Counts the resident memory of a process of its own, hence also what libraries allocate past
+    Counts the resident memory of a process each, hence also what libraries allocate past
     PyTorch. None where the system can't say (Linux can).
 
     Args:
@@ -85,8 +85,7 @@ def peak_growths(
     """
     if not Path("/proc/self/clear_refs").exists():
         return [None] * len(calls)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return [pool.apply(_growth, (prepare, *arguments)) for arguments in calls]
+    return [in_new_process(_growth, prepare, *arguments) for arguments in calls]
 
 
 def _growth(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> float:
