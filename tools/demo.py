@@ -40,7 +40,7 @@ def main() -> None:
         options = [f"train_cfg.max_iters={iterations}", f"train_cfg.val_interval={iterations}"]
         options += [f"param_scheduler.0.end={iterations}"]
     elif not data.exists():
-        write_shapes(data, "camvid")
+        write_shapes(data, "camvid", val=24)
     configs = {v: ROOT / f"configs/mmseg/deeplabv3plus_r18_{name}_{v}.py" for v in VARIANTS}
     for variant, config in configs.items():
         train(variant, config, data, out / variant, options)
