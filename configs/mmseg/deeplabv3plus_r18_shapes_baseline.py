@@ -12,7 +12,7 @@ model = dict(
     auxiliary_head=dict(num_classes=8),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.02))
-param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=0.9, begin=0, end=100, by_epoch=False)]
-train_cfg = dict(max_iters=100, val_interval=100)
-default_hooks = dict(checkpoint=dict(interval=50))
+param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=0.9, begin=0, end=80, by_epoch=False)]
+train_cfg = dict(max_iters=80, val_interval=80)
+default_hooks = dict(checkpoint=dict(interval=40))
 env_cfg = dict(dist_cfg=dict(backend="gloo"))
