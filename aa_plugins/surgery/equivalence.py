@@ -6,6 +6,7 @@ blind to its main path, and a zero-initialised head to everything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -54,6 +55,8 @@ def _range(name: str, start: float) -> tuple[float, float]:
 def relative_difference(found: Iterable[torch.Tensor], expected: Iterable[torch.Tensor]) -> float:
     """Largest |found − expected| over largest |expected| of a tensor: the worst of all tensors.
 
+    Infinite where something found is not a number.
+
     Raises:
         ValueError: where the shapes differ, or an expected tensor is zero or not finite, so that
             a comparison would say nothing.
@@ -65,5 +68,6 @@ def relative_difference(found: Iterable[torch.Tensor], expected: Iterable[torch.
         scale = b.abs().max()
         if not 0 < scale < torch.inf:
             raise ValueError(f"tensor {index} can't be compared with: its largest value is {scale}")
-        worst = max(worst, float((a - b).abs().max() / scale))
+        difference = float((a - b).abs().max() / scale)
+        worst = max(worst, math.inf if math.isnan(difference) else difference)
     return worst

@@ -10,15 +10,15 @@ from torch import nn
 
 from aa_plugins.layers import filters_of
 
+State = Mapping[str, torch.Tensor]
+
 
 def filter_keys(model: nn.Module) -> set[str]:
     """Keys of the state dict that conversion added."""
-    return {f"{name}.{key}" for name, layer in filters_of(model) for key in layer.state_dict()}
+    return set().union(*_keys_by_filter(model).values())
 
 
-def load_weights(
-    model: nn.Module, checkpoint: str | Path | Mapping[str, torch.Tensor]
-) -> list[str]:
+def load_weights(model: nn.Module, checkpoint: str | Path | State) -> list[str]:
     """Load the weights of a plain or of a converted network into a converted one.
 
     Args:
@@ -29,33 +29,43 @@ def load_weights(
         The filters that the checkpoint doesn't hold, which keep their start.
 
     Raises:
-        ValueError: for a checkpoint of another architecture, naming the first keys that differ.
+        ValueError: for a path that doesn't exist, or a checkpoint of another architecture, naming
+            the first key that differs; nothing has been loaded then.
     """
     state, source = checkpoint, "the checkpoint"
     if isinstance(checkpoint, (str, Path)):
-        state, source = torch.load(checkpoint, map_location="cpu", weights_only=True), checkpoint
+        state, source = _read(checkpoint), checkpoint
     for entry in ("state_dict", "model"):
         if isinstance(state.get(entry), Mapping):
             state = state[entry]
-    own = model.state_dict()
-    added = filter_keys(model)
-    missing = [key for key in own if key not in state and key not in added]
-    unexpected = [key for key in state if key not in own]
-    reshaped = [k for k in own if k in state and own[k].shape != state[k].shape]
+    own, network = model.state_dict(), type(model).__name__
+    absent = {n: keys for n, keys in _keys_by_filter(model).items() if keys.isdisjoint(state)}
+    needed = own.keys() - set().union(*absent.values())
     for problem, keys in (
-        ("lacks", missing),
-        ("has no place for", unexpected),
-        ("has another shape at", reshaped),
+        (f"{source} lacks", [key for key in own if key in needed and key not in state]),
+        (f"{network} has no place for", [key for key in state if key not in own]),
+        (
+            f"{source} has another shape at",
+            [key for key in own if key in state and own[key].shape != state[key].shape],
+        ),
     ):
         if keys:
-            subject = source if problem != "has no place for" else type(model).__name__
             raise ValueError(
-                f"{subject} {problem} {keys[0]!r} and {len(keys) - 1} more keys: is it a "
-                f"checkpoint of another architecture than {type(model).__name__}?"
+                f"{problem} {keys[0]!r} and {len(keys) - 1} more keys: is {source} of another "
+                f"architecture than {network}, or of another AAConfig?"
             )
     model.load_state_dict(state, strict=False)
-    return [
-        name
-        for name, layer in filters_of(model)
-        if not any(f"{name}.{key}" in state for key in layer.state_dict())
-    ]
+    return list(absent)
+
+
+def _keys_by_filter(model: nn.Module) -> dict[str, set[str]]:
+    """Keys of the state dict for each predicted filter."""
+    return {
+        name: {f"{name}.{key}" for key in layer.state_dict()} for name, layer in filters_of(model)
+    }
+
+
+def _read(path: str | Path) -> State:
+    if not Path(path).is_file():
+        raise ValueError(f"no such checkpoint: {path}")
+    return torch.load(path, map_location="cpu", weights_only=True)
