@@ -12,12 +12,15 @@ from aa_plugins.detectron2.config import load_yaml
 from tests.detectron2.shared import CONFIGS, SHAPES, TINY, calibrate, relative, scramble
 
 COCO = str(CONFIGS / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_adaptive.yaml")
-MANY = "MODEL.RPN.POST_NMS_TOPK_TEST 200 MODEL.RPN.PRE_NMS_TOPK_TEST 200 TEST.DETECTIONS_PER_IMAGE"
+MANY = (
+    "MODEL.RPN.POST_NMS_TOPK_TEST 200 MODEL.RPN.PRE_NMS_TOPK_TEST 200 "
+    "TEST.DETECTIONS_PER_IMAGE 100 MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.001"
+).split()
 
 
 def twins(config, *options):
     """A plain Mask R-CNN that finds much, and its converted twin with the same weights."""
-    options = [*TINY, *MANY.split(), "100", "MODEL.RESNETS.NORM", "BN", *options]
+    options = [*TINY, *MANY, "MODEL.RESNETS.NORM", "BN", *options]
     plain = build_model(load_yaml(config, [*options, "MODEL.AA.FILTER", "none"]))
     adaptive = ["MODEL.AA.FILTER", "adaptive", "MODEL.AA.INIT", "identity"]
     twin = build_model(load_yaml(config, [*options, *adaptive]))
@@ -72,11 +75,22 @@ def test_heads_and_detections_are_the_plain_models(config, options):
         assert relative(expected, values) < 1e-4
         assert expected.std() > 1e-3
 
+    # Backbones in double precision: boxes of untrained heads tie and are slivers, so that rounding
+    # alone, of convolutions at stride 1 and 2, changes which of them suppress which.
+    for model in (plain, twin):
+        compute_in_double(model.backbone)
     first, second = (model([{"image": image}])[0]["instances"] for model in (plain, twin))
     assert len(first) == len(second) >= 50
     iou = pairwise_iou(first.pred_boxes, second.pred_boxes)
     iou[first.pred_classes[:, None] != second.pred_classes[None]] = 0
     best = iou.argmax(1)
     assert len(set(best.tolist())) == len(first)
-    assert iou.max(1).values.min() > 0.99
-    assert (first.scores - second.scores[best]).abs().max() < 1e-3
+    assert iou.max(1).values.min() > 0.999
+    assert (first.scores - second.scores[best]).abs().max() < 1e-4
+
+
+def compute_in_double(backbone):
+    """Compute the maps in double precision and give them in single, which suppression asks for."""
+    backbone.double()
+    backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    backbone.register_forward_hook(lambda _, __, maps: {k: m.float() for k, m in maps.items()})
