@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,17 @@ IGNORED_CAMVID_LABEL = 11
 class FolderDataset(BaseSegDataset):
     """Images `img_path/*.jpg` or `*.png` with 8-bit label maps `seg_map_path/*.png`.
 
+    Args:
+        names: patterns (fnmatch) of the images' names without suffix; those that match one are
+            the data set, so that a folder can be split by sequence.
+
     Raises:
-        FileNotFoundError: where a folder is missing, holds no image, or an image has no labels.
+        FileNotFoundError: where a folder is missing, holds no such image, or one has no labels.
     """
+
+    def __init__(self, *args: Any, names: Sequence[str] = ("*",), **kwargs: Any) -> None:
+        self.names = tuple(names)
+        super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """One entry an image, sorted by name."""
@@ -31,8 +41,11 @@ class FolderDataset(BaseSegDataset):
                     "labels/ lie, with --data-root"
                 )
         found = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = [p for p in found if any(fnmatchcase(p.stem, name) for name in self.names)]
         if not found:
-            raise FileNotFoundError(f"no {' or '.join(IMAGE_SUFFIXES)} image in {images}")
+            raise FileNotFoundError(
+                f"no {' or '.join(IMAGE_SUFFIXES)} image named {' or '.join(self.names)} in {images}"
+            )
         entries = []
         for image in found:
             label = labels / f"{image.stem}.png"
