@@ -3,6 +3,7 @@
 In a config: `custom_imports = dict(imports=["aa_plugins.mmseg"])`.
 """
 
+from aa_plugins.mmseg.amp import CpuAmpOptimWrapper
 from aa_plugins.mmseg.backbones import AAResNet, AAResNetV1c, AATIMMBackbone
 from aa_plugins.mmseg.consistency import ShiftConsistencyHook, ShiftConsistencyMetric
 from aa_plugins.mmseg.folders import CamVidDataset, ShapesDataset
@@ -14,6 +15,7 @@ __all__ = [
     "AATIMMBackbone",
     "CamVidDataset",
     "CheckLabels",
+    "CpuAmpOptimWrapper",
     "ShapesDataset",
     "ShiftConsistencyHook",
     "ShiftConsistencyMetric",

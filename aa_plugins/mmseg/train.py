@@ -37,12 +37,11 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
             metric.update(resume=args.resume, identity=identity_of(cfg, weights))
         return build_runner(cfg, weights).test()
     if args.amp:
-        if not torch.cuda.is_available():
-            raise ValueError(
-                "--amp is on, but mmengine's AMP needs a GPU: leave it out"
-            )
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+        if torch.cuda.is_available():
+            cfg.optim_wrapper.type = "AmpOptimWrapper"
+            cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+        else:
+            cfg.optim_wrapper.type = "CpuAmpOptimWrapper"
     if args.weights:
         cfg.load_from = args.weights
     runner = build_runner(cfg)
