@@ -10,6 +10,7 @@ FILTERS = ("adaptive", "bank", "blur", "none")
 NORMALIZATIONS = ("group", "joint")
 INITS = ("binomial", "identity", "paper")
 PREDICTORS = ("full", "separable")
+PREDICTOR_INPUTS = ("raw", "blurred")
 PAD_MODES = ("reflect", "replicate", "zeros", "circular")
 
 
@@ -48,6 +49,10 @@ class AAConfig:
         exclude: name patterns of sites that are left alone.
         predictor: how taps are predicted: "full" (one k×k convolution, as published) or
             "separable" (k×k depthwise, then 1×1), about an eighth of the multiplications.
+        predictor_input: what the predictor reads: "raw" (the filter's input, as published) or
+            "blurred" (that after a fixed binomial of 3 taps, at kept positions).
+        taps: "bank" only: odd numbers of taps of its members, rising, such as (3, 5), in place of
+            1, 3, …, kernel_size.
 
     Raises:
         ValueError: for an unknown or inconsistent value.
@@ -69,6 +74,8 @@ class AAConfig:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     predictor: str = "full"
+    predictor_input: str = "raw"
+    taps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("include", "exclude"):
@@ -78,6 +85,13 @@ class AAConfig:
         check_choice("init", self.init, INITS)
         check_choice("pad_mode", self.pad_mode, PAD_MODES)
         check_choice("predictor", self.predictor, PREDICTORS)
+        check_choice("predictor_input", self.predictor_input, PREDICTOR_INPUTS)
+        object.__setattr__(self, "taps", tuple(self.taps))
+        if self.taps:
+            check_bank(self.taps)
+            if self.filter != "bank":
+                bank = f"taps={self.taps} are members of a bank"
+                raise ValueError(f'{bank}, not of filter={self.filter!r}: use "bank" or no taps')
         for field in fields(self):
             if field.type == "int":
                 check_positive_int(field.name, getattr(self, field.name))
@@ -133,6 +147,14 @@ def check_kernel_size(kernel_size: int, odd: bool) -> None:
             f"kernel_size={kernel_size} is even, and a predicted filter needs a centre tap: "
             'choose 3, 5 or 7 (an even fixed blur is filter="blur")'
         )
+
+
+def check_bank(taps: tuple[int, ...]) -> None:
+    """Raise ValueError unless binomials of these numbers of taps make a bank."""
+    if len(taps) < 2 or list(taps) != sorted(set(taps)) or any(t % 2 == 0 for t in taps):
+        raise ValueError(f"taps={taps} must be two or more odd numbers, rising: e.g. (1, 3, 5)")
+    if not 1 <= taps[0] <= taps[-1] <= 7:
+        raise ValueError(f"taps={taps} is out of range: choose from 1, 3, 5, 7")
 
 
 def check_normalization(normalize: str, init: str) -> None:

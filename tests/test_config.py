@@ -30,7 +30,7 @@ def test_defaults_are_the_documented_ones():
 
 
 def test_dictionaries_go_there_and_back():
-    config = AAConfig(filter="blur", kernel_size=4, stem=True, include="layer3.*")
+    config = AAConfig(filter="bank", kernel_size=5, stem=True, include="layer3.*", taps=(3, 5))
     values = config.to_dict()
     assert AAConfig.from_dict(values) == config
     assert AAConfig.from_dict(json.loads(json.dumps(values))) == config
@@ -62,6 +62,9 @@ def test_is_frozen_and_hashable():
         ({"stem": "yes"}, "stem='yes' must be True or False"),
         ({"conv": 1}, "conv=1 must be True or False"),
         ({"normalize": "joint"}, 'normalize="joint".*use init="paper", or normalize="group"'),
+        ({"predictor_input": "x"}, "predictor_input='x' is unknown: choose one of raw, blurred"),
+        ({"filter": "bank", "taps": (3, 4)}, r"taps=\(3, 4\) must be two or more odd numbers"),
+        ({"taps": (1, 3)}, r"taps=\(1, 3\) are members of a bank, not of filter='adaptive'"),
         ({"filt_size": 3}, "unknown AAConfig field 'filt_size': known are filter, kernel_size"),
     ],
 )

@@ -26,6 +26,8 @@ class AdaptiveBlurPool2d(PredictedFilter):
             "paper" (Kaiming predictor, unit norm).
         pad_mode: "reflect", "replicate", "zeros" or "circular".
         predictor: "full" (a k×k convolution) or "separable" (k×k depthwise, then 1×1: cheaper).
+        predictor_input: "raw" (the predictor reads the input) or "blurred" (it reads the input
+            after a fixed binomial filter of 3 taps, at kept positions).
 
     Raises:
         ValueError: for an even kernel, groups that do not divide channels, or an unknown value.
@@ -41,6 +43,7 @@ class AdaptiveBlurPool2d(PredictedFilter):
         init: str = "binomial",
         pad_mode: str = "reflect",
         predictor: str = "full",
+        predictor_input: str = "raw",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -57,6 +60,7 @@ class AdaptiveBlurPool2d(PredictedFilter):
             init=init,
             pad_mode=pad_mode,
             predictor=predictor,
+            predictor_input=predictor_input,
             device=device,
             dtype=dtype,
         )

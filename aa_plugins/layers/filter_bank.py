@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from aa_plugins.config import check_bank
 from aa_plugins.layers.predicted import PredictedFilter, fold
 from aa_plugins.ops import binomial_taps, taps_from_logits
 
@@ -25,6 +26,8 @@ class FilterBankPool2d(PredictedFilter):
             norm: about equal weights).
         pad_mode: "reflect", "replicate", "zeros" or "circular".
         predictor: "full" (a k×k convolution) or "separable" (k×k depthwise, then 1×1: cheaper).
+        predictor_input: "raw" (the predictor reads the input) or "blurred" (it reads the input
+            after a fixed binomial filter of 3 taps, at kept positions).
 
     Raises:
         ValueError: for an even, repeated or missing number of taps, or an unknown value.
@@ -41,14 +44,12 @@ class FilterBankPool2d(PredictedFilter):
         init: str = "binomial",
         pad_mode: str = "reflect",
         predictor: str = "full",
+        predictor_input: str = "raw",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         taps = tuple(taps)
-        if len(taps) < 2 or list(taps) != sorted(set(taps)) or any(t % 2 == 0 for t in taps):
-            raise ValueError(f"taps={taps} must be two or more odd numbers, rising: e.g. (1, 3, 5)")
-        if not 1 <= taps[0] <= taps[-1] <= 7:
-            raise ValueError(f"taps={taps} is out of range: choose from 1, 3, 5, 7")
+        check_bank(taps)
         self.taps = taps
         super().__init__(
             channels,
@@ -60,6 +61,7 @@ class FilterBankPool2d(PredictedFilter):
             init=init,
             pad_mode=pad_mode,
             predictor=predictor,
+            predictor_input=predictor_input,
             device=device,
             dtype=dtype,
         )

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from aa_plugins.config import INITS, PAD_MODES, PREDICTORS, check_choice, check_positive_int
+from aa_plugins.config import (
+    INITS,
+    PAD_MODES,
+    PREDICTOR_INPUTS,
+    PREDICTORS,
+    check_choice,
+    check_positive_int,
+)
+from aa_plugins.layers.blur_pool import BlurPool2d
 from aa_plugins.layers.border_conv import BorderConv2d
 from aa_plugins.ops import adaptive_blur2d, taps_from_logits
 
@@ -44,6 +52,8 @@ class PredictedFilter(nn.Module):
         predictor_size: kernel size of the predictor's convolution, odd.
         logits_per_group: what the predictor emits for each group.
         predictor: "full" (one convolution) or "separable" (depthwise, then 1×1).
+        predictor_input: what the predictor reads: the input ("raw"), or the input filtered with a
+            fixed binomial of 3 taps and subsampled ("blurred"), which a shift hardly changes.
     """
 
     gated_inits: tuple[str, ...] = ("identity",)
@@ -59,6 +69,7 @@ class PredictedFilter(nn.Module):
         init: str,
         pad_mode: str,
         predictor: str,
+        predictor_input: str,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
@@ -68,6 +79,7 @@ class PredictedFilter(nn.Module):
         check_choice("init", init, INITS)
         check_choice("pad_mode", pad_mode, PAD_MODES)
         check_choice("predictor", predictor, PREDICTORS)
+        check_choice("predictor_input", predictor_input, PREDICTOR_INPUTS)
         if channels % groups:
             raise ValueError(
                 f"groups={groups} does not divide channels={channels}: choose a divisor of "
@@ -80,10 +92,14 @@ class PredictedFilter(nn.Module):
         self.groups = groups
         self.init = init
         self.predictor = predictor
+        self.predictor_input = predictor_input
         self.pad_mode = pad_mode
         factory = {"device": device, "dtype": dtype}
         predicted = groups * logits_per_group
-        shape = {"kernel_size": predictor_size, "stride": stride, "pad_mode": pad_mode, **factory}
+        step = stride
+        if predictor_input == "blurred":
+            self.reader, step = BlurPool2d(channels, 3, stride, pad_mode, **factory), 1
+        shape = {"kernel_size": predictor_size, "stride": step, "pad_mode": pad_mode, **factory}
         if predictor == "full":
             self.conv = BorderConv2d(channels, predicted, **shape)
         else:
@@ -127,6 +143,8 @@ class PredictedFilter(nn.Module):
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, G, logits_per_group, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        if self.predictor_input == "blurred":
+            x = self.reader(x)
         return self.norm(self.conv(x)).unflatten(1, (self.groups, self.logits_per_group))
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
@@ -149,7 +167,7 @@ class PredictedFilter(nn.Module):
         return (
             f"{self.channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"groups={self.groups}, init={self.init!r}, pad_mode={self.pad_mode!r}, "
-            f"predictor={self.predictor!r}"
+            f"predictor={self.predictor!r}, predictor_input={self.predictor_input!r}"
         )
 
 

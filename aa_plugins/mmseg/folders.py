@@ -43,9 +43,8 @@ class FolderDataset(BaseSegDataset):
         found = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         found = [p for p in found if any(fnmatchcase(p.stem, name) for name in self.names)]
         if not found:
-            raise FileNotFoundError(
-                f"no {' or '.join(IMAGE_SUFFIXES)} image named {' or '.join(self.names)} in {images}"
-            )
+            wanted = f"{' or '.join(IMAGE_SUFFIXES)} image named {' or '.join(self.names)}"
+            raise FileNotFoundError(f"no {wanted} in {images}")
         entries = []
         for image in found:
             label = labels / f"{image.stem}.png"

@@ -122,7 +122,8 @@ def build_filter(
         return BlurPool2d(channels, config.kernel_size, **shared)
     groups = gcd(config.groups, channels)
     predicted = {"groups": groups, "init": config.init, "predictor": config.predictor, **shared}
+    predicted["predictor_input"] = config.predictor_input
     if config.filter == "bank":
-        taps = tuple(range(1, config.kernel_size + 1, 2))
+        taps = config.taps or tuple(range(1, config.kernel_size + 1, 2))
         return FilterBankPool2d(channels, taps, **predicted)
     return AdaptiveBlurPool2d(channels, config.kernel_size, normalize=config.normalize, **predicted)

@@ -10,11 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from aa_plugins import AdaptiveBlurPool2d, FilterBankPool2d
+from aa_plugins import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
 from aa_plugins.layers import filters_of, reset_filters
 from aa_plugins.layers.predicted import fold
 
-KINDS = [AdaptiveBlurPool2d, FilterBankPool2d]
+
+def blurred_bank(channels: int, **options: object) -> FilterBankPool2d:
+    return FilterBankPool2d(channels, predictor_input="blurred", **options)
+
+
+KINDS = [AdaptiveBlurPool2d, FilterBankPool2d, blurred_bank]
 INITS = ["binomial", "identity", "paper"]
 
 
@@ -130,7 +135,7 @@ def by_file(layer: nn.Module) -> nn.Module:
     file = io.BytesIO()
     torch.save(layer.state_dict(), file)
     file.seek(0)
-    other = type(layer)(8, init="identity")
+    other = type(layer)(8, init="identity", predictor_input=layer.predictor_input)
     other.load_state_dict(torch.load(file, weights_only=True))
     return other.eval()
 
@@ -171,6 +176,22 @@ def test_compiles_in_one_graph(perturb, kind, backend):
     found.square().sum().backward()
     for ours, theirs in zip(twin.parameters(), layer.parameters()):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [AdaptiveBlurPool2d, FilterBankPool2d])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_predictor_of_blurred_input_sees_nothing_else(perturb, kind, stride):
+    layer = perturb(kind(8, stride=stride, init="paper", predictor_input="blurred")).eval()
+    x = torch.randn(2, 8, 9, 11)
+    seen = BlurPool2d(8, 3, stride)(x)
+    dense = kind(8, stride=1, init="paper")
+    dense.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer.predict(x), dense.eval().predict(seen))
+    assert layer(x).shape == seen.shape
+    # What alternates from pixel to pixel is what aliases: the predictor doesn't see it.
+    inside = (slice(None), slice(None), slice(None), slice(2, -2), slice(2, -2))
+    alternating = x + (1 - 2 * ((torch.arange(9)[:, None] + torch.arange(11)) % 2))
+    torch.testing.assert_close(layer.predict(alternating)[inside], layer.predict(x)[inside])
 
 
 def test_filters_are_found_by_name():

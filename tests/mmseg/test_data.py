@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
 
+from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -73,6 +74,21 @@ def test_a_label_outside_the_classes_is_named():
     wrong = {"gt_seg_map": np.array([[0, 37, 255]], np.uint8), "seg_map_path": "x.png"}
     with pytest.raises(ValueError, match=r"x\.png holds label 37, but there are 11 classes"):
         check(wrong)
+
+
+def test_the_tuning_split_takes_whole_sequences_of_train():
+    root = ROOT.parent / "shared/data/camvid"
+    if not root.is_dir():
+        pytest.skip("no ../shared/data/camvid here")
+    cfg = Config.fromfile(str(ROOT / "configs/mmseg/deeplabv3plus_r18_camvid_tuning.py"))
+    names = {}
+    for part in ("train", "test"):
+        dataset = cfg[f"{part}_dataloader"].dataset
+        data = DATASETS.build({**dataset, "data_root": str(root), "pipeline": []})
+        paths = [Path(data.get_data_info(i)["img_path"]) for i in range(len(data))]
+        assert {path.parent.name for path in paths} == {"train"}
+        names[part] = {path.stem.split("_")[0] for path in paths}
+    assert names == {"train": {"0001TP", "0016E5"}, "test": {"0006R0"}}
 
 
 def test_the_real_camvid_has_the_labels_we_say():
