@@ -1,11 +1,13 @@
-// Storage types, widened to an accumulator and rounded back, and an exponential that vectorises.
+// Storage types, widened to an accumulator and rounded back, and vectors with an exponential.
 
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <type_traits>
+#include <vector>
 
 struct Half { uint16_t bits; };
 struct BFloat16 { uint16_t bits; };
@@ -49,26 +51,6 @@ inline T narrow(A v) {
     }
 }
 
-inline double exponential(double v) { return std::exp(v); }
-
-// For v <= 0, to about one unit in the last place: Cody and Waite's reduction to |r| <= ln(2) / 2
-// and Taylor's polynomial.
-inline float exponential(float v) {
-    v = v < -87.0f ? -87.0f : v;
-    const float shifted = v * 1.44269504f + 12582912.0f;  // 1.5 * 2^23 leaves a whole number
-    const float n = shifted - 12582912.0f;
-    const float r = (v - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return p * bit_cast<float>((bit_cast<uint32_t>(shifted) - 0x4b400000u + 127u) << 23);
-}
-
 // A run of L lanes, which the compiler maps to the widest registers there are.
 template <typename A, int L>
 struct Lanes {
@@ -96,9 +78,54 @@ struct Lanes {
         }
     }
     void add(const Lanes& a, const Lanes& b) { v += a.v * b.v; }
+    static Lanes larger(const Lanes& a, const Lanes& b) { return {a.v > b.v ? a.v : b.v}; }
     A sum() const {
         A total = 0;
         for (int i = 0; i < L; ++i) total += v[i];
         return total;
     }
 };
+
+template <int L>
+inline Lanes<double, L> exponential(Lanes<double, L> lanes) {
+    for (int i = 0; i < L; ++i) lanes.v[i] = std::exp(lanes.v[i]);
+    return lanes;
+}
+
+// For values <= 0, to about one unit in the last place: Cody and Waite's reduction to
+// |r| <= ln(2) / 2 and Taylor's polynomial.
+template <int L>
+inline Lanes<float, L> exponential(Lanes<float, L> lanes) {
+    using V = Lanes<float, L>;
+    typedef uint32_t Bits __attribute__((vector_size(L * sizeof(float))));
+    const auto v = V::larger(lanes, V::of(-87.0f)).v;
+    const auto shifted = v * 1.44269504f + 12582912.0f;  // 1.5 * 2^23 leaves a whole number
+    const auto n = shifted - 12582912.0f;
+    const auto r = (v - n * 0.693359375f) + n * 2.12194440e-4f;
+    auto p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const Bits power = (bit_cast<Bits>(shifted) - 0x4b400000u + 127u) << 23;
+    return {p * bit_cast<typename V::Vector>(power)};
+}
+
+// Starts on a cache line, so that a full vector never straddles two.
+template <typename A>
+struct CacheLines {
+    using value_type = A;
+    static constexpr std::align_val_t line{64};
+    CacheLines() = default;
+    template <typename B>
+    CacheLines(const CacheLines<B>&) {}
+    A* allocate(std::size_t n) { return static_cast<A*>(::operator new(n * sizeof(A), line)); }
+    void deallocate(A* p, std::size_t) { ::operator delete(p, line); }
+    bool operator==(const CacheLines&) const { return true; }
+    bool operator!=(const CacheLines&) const { return false; }
+};
+
+template <typename A>
+using Buffer = std::vector<A, CacheLines<A>>;

@@ -16,7 +16,7 @@ struct PhaseRows {
         : p(problem),
           before((p.kernel - 1) / 2),
           padded_width(p.width + p.kernel - 1),
-          phase(pitch + (padded_width + p.stride - 1) / p.stride - p.out_width + 1),
+          phase((pitch + (padded_width + p.stride - 1) / p.stride - p.out_width + kLanes) / kLanes * kLanes),
           row(phase * p.stride) {
         for (int64_t t = 0; t < p.kernel * p.kernel; ++t)
             offset.push_back(t / p.kernel * row + place(t % p.kernel));
@@ -72,79 +72,115 @@ struct PhaseRows {
     }
 };
 
-// The buffers of one thread for one tile of rows of one channel.
+// Channels that share one load of the taps.
+constexpr int kChannels = 4;
+
+// The buffers of one thread for one tile of rows of up to kChannels channels.
 template <typename T, typename A>
 struct PlanarTile {
     using V = Lanes<A, kLanes>;
     const Problem& p;
     Taps<A> maker;
     const PhaseRows<A> phases;
-    std::vector<A> taps, open, grad_taps, packed, grad_packed, line;
+    const int64_t plane, out_plane;  // values of one channel
+    const int64_t packed_size;
+    Buffer<A> taps, open, grad_taps, packed, grad_packed, line;
     int64_t first = 0, last = 0;
 
     PlanarTile(const Problem& problem, bool forward)
         : p(problem), maker(p), phases(p, maker.pitch),
+          plane(p.height * p.width), out_plane(p.out_height * p.out_width),
+          packed_size(((maker.tile - 1) * p.stride + p.kernel) * phases.row),
           taps(maker.tile * maker.size), open(forward ? 0 : maker.tile * maker.size),
-          grad_taps(open.size()), packed(((maker.tile - 1) * p.stride + p.kernel) * phases.row),
-          grad_packed(forward ? 0 : packed.size()), line(maker.pitch) {}
+          grad_taps(open.size()), packed(kChannels * packed_size),
+          grad_packed(forward ? 0 : packed.size()), line(kChannels * maker.pitch) {}
 
     void place(int64_t index) {
         first = index * maker.tile;
         last = std::min(first + maker.tile, p.out_height);
     }
-    A* row_of(std::vector<A>& rows, int64_t h) const { return rows.data() + (h - first) * maker.size; }
+    A* row_of(Buffer<A>& rows, int64_t h) const { return rows.data() + (h - first) * maker.size; }
     int64_t top() const { return first * p.stride; }
     int64_t bottom() const { return (last - 1) * p.stride + p.kernel; }
 
-    void pack(const T* plane) {
-        for (int64_t r = top(); r < bottom(); ++r) {
-            A* target = packed.data() + (r - top()) * phases.row;
+    void pack(const T* x, A* target) {
+        for (int64_t r = top(); r < bottom(); ++r, target += phases.row) {
             if (p.rows[r] < 0) std::fill_n(target, phases.row, A(0));
-            else phases.pack(plane + p.rows[r] * p.width, target);
+            else phases.pack(x + p.rows[r] * p.width, target);
         }
     }
 
-    void add_unpacked(A* plane) {
-        for (int64_t r = top(); r < bottom(); ++r)
-            if (p.rows[r] >= 0)
-                phases.add_unpacked(grad_packed.data() + (r - top()) * phases.row,
-                                    plane + p.rows[r] * p.width);
+    void add_unpacked(A* source, A* x) {
+        for (int64_t r = top(); r < bottom(); ++r, source += phases.row)
+            if (p.rows[r] >= 0) phases.add_unpacked(source, x + p.rows[r] * p.width);
     }
 
-    void sum(int64_t h, T* out) {
-        const A* window = packed.data() + (h - first) * p.stride * phases.row;
-        const A* tap = row_of(taps, h);
-        for (int64_t w = 0; w < maker.pitch; w += kLanes) {
-            V total = V::of(0);
-            for (int64_t t = 0; t < maker.area; ++t)
-                total.add(V::load(tap + t * maker.pitch + w), V::load(window + phases.offset[t] + w));
-            total.store(line.data() + w);
-        }
-        for (int64_t w = 0; w < p.out_width; ++w) out[w] = narrow<T>(line[w]);
-    }
-
-    void sum_backward(int64_t h, const T* grad) {
-        // Lanes beyond the row's end stay zero, so what they add anywhere is zero.
-        for (int64_t w = 0; w < p.out_width; ++w) line[w] = widen(grad[w]);
-        const int64_t shift = (h - first) * p.stride * phases.row;
-        for (int64_t t = 0; t < maker.area; ++t) {
-            const A* window = packed.data() + shift + phases.offset[t];
-            A* grad_window = grad_packed.data() + shift + phases.offset[t];
-            const A* tap = row_of(taps, h) + t * maker.pitch;
-            A* grad_tap = row_of(grad_taps, h) + t * maker.pitch;
-            for (int64_t w = 0; p.grad_logits && w < maker.pitch; w += kLanes) {
-                V total = V::load(grad_tap + w);
-                total.add(V::load(line.data() + w), V::load(window + w));
-                total.store(grad_tap + w);
+    // C channels of one group from `x` to `y`, planes of which lie one after the other.
+    template <int C>
+    void forward(const T* x, T* y) {
+        for (int c = 0; c < C; ++c) pack(x + c * plane, packed.data() + c * packed_size);
+        for (int64_t h = first; h < last; ++h) {
+            const A* window = packed.data() + (h - first) * p.stride * phases.row;
+            const A* tap = row_of(taps, h);
+            for (int64_t w = 0; w < maker.pitch; w += kLanes) {
+                V total[C];
+                for (int c = 0; c < C; ++c) total[c] = V::of(0);
+                for (int64_t t = 0; t < maker.area; ++t) {
+                    const V weight = V::load(tap + t * maker.pitch + w);
+                    const A* value = window + phases.offset[t] + w;
+                    for (int c = 0; c < C; ++c) total[c].add(weight, V::load(value + c * packed_size));
+                }
+                for (int c = 0; c < C; ++c) total[c].store(line.data() + c * maker.pitch + w);
             }
-            for (int64_t w = 0; p.grad_x && w < maker.pitch; w += kLanes) {
-                V total = V::load(grad_window + w);
-                total.add(V::load(line.data() + w), V::load(tap + w));
-                total.store(grad_window + w);
+            for (int c = 0; c < C; ++c)
+                for (int64_t w = 0; w < p.out_width; ++w)
+                    y[c * out_plane + h * p.out_width + w] = narrow<T>(line[c * maker.pitch + w]);
+        }
+    }
+
+    // Adds to the gradients of the taps and of x, where wanted.
+    template <int C>
+    void backward(const T* x, const T* grad, A* grad_x) {
+        for (int c = 0; c < C; ++c) pack(x + c * plane, packed.data() + c * packed_size);
+        std::fill_n(grad_packed.data(), C * packed_size, A(0));
+        for (int64_t h = first; h < last; ++h) {
+            // Lanes beyond the row's end stay zero, so what they add anywhere is zero.
+            for (int c = 0; c < C; ++c)
+                for (int64_t w = 0; w < p.out_width; ++w)
+                    line[c * maker.pitch + w] = widen(grad[c * out_plane + h * p.out_width + w]);
+            const int64_t shift = (h - first) * p.stride * phases.row;
+            for (int64_t t = 0; t < maker.area; ++t) {
+                const A* window = packed.data() + shift + phases.offset[t];
+                A* grad_window = grad_packed.data() + shift + phases.offset[t];
+                const A* tap = row_of(taps, h) + t * maker.pitch;
+                A* grad_tap = row_of(grad_taps, h) + t * maker.pitch;
+                for (int64_t w = 0; w < maker.pitch; w += kLanes) {
+                    const V weight = V::load(tap + w);
+                    V total = V::load(grad_tap + w);
+                    for (int c = 0; c < C; ++c) {
+                        const V arriving = V::load(line.data() + c * maker.pitch + w);
+                        total.add(arriving, V::load(window + c * packed_size + w));
+                        if (!grad_x) continue;
+                        V passed = V::load(grad_window + c * packed_size + w);
+                        passed.add(arriving, weight);
+                        passed.store(grad_window + c * packed_size + w);
+                    }
+                    total.store(grad_tap + w);
+                }
             }
         }
+        for (int c = 0; grad_x && c < C; ++c)
+            add_unpacked(grad_packed.data() + c * packed_size, grad_x + c * plane);
     }
 };
+
+// Calls `visit(c, width)` for the channels from `first` to `last`, kChannels or one at a time.
+template <typename Visit>
+void each_block(int64_t first, int64_t last, Visit visit) {
+    int64_t c = first;
+    for (; c + kChannels <= last; c += kChannels) visit(c, std::integral_constant<int, kChannels>());
+    for (; c < last; ++c) visit(c, std::integral_constant<int, 1>());
+}
 
 template <typename T, typename A>
 void planar_forward(const Problem& p) {
@@ -159,11 +195,10 @@ void planar_forward(const Problem& p) {
             work.place(unit % tiles);
             for (int64_t h = work.first; h < work.last; ++h)
                 work.maker.compute(n, g, h, work.row_of(work.taps, h), work.row_of(work.taps, h));
-            for (int64_t c = plane * per_group; c < (plane + 1) * per_group; ++c) {
-                work.pack(static_cast<const T*>(p.x) + c * p.height * p.width);
-                T* y = static_cast<T*>(p.y) + c * p.out_height * p.out_width;
-                for (int64_t h = work.first; h < work.last; ++h) work.sum(h, y + h * p.out_width);
-            }
+            each_block(plane * per_group, (plane + 1) * per_group, [&](int64_t c, auto channels) {
+                work.template forward<channels()>(static_cast<const T*>(p.x) + c * work.plane,
+                                                  static_cast<T*>(p.y) + c * work.out_plane);
+            });
         }
     }
 }
@@ -184,15 +219,12 @@ void planar_backward(const Problem& p) {
                 for (int64_t h = work.first; h < work.last; ++h)
                     work.maker.compute(n, g, h, work.row_of(work.open, h), work.row_of(work.taps, h));
                 std::fill(work.grad_taps.begin(), work.grad_taps.end(), A(0));
-                for (int64_t c = plane * per_group; c < (plane + 1) * per_group; ++c) {
-                    work.pack(static_cast<const T*>(p.x) + c * p.height * p.width);
-                    std::fill(work.grad_packed.begin(), work.grad_packed.end(), A(0));
-                    const T* grad = static_cast<const T*>(p.grad_y) + c * p.out_height * p.out_width;
-                    for (int64_t h = work.first; h < work.last; ++h)
-                        work.sum_backward(h, grad + h * p.out_width);
-                    if (p.grad_x)
-                        work.add_unpacked(static_cast<A*>(p.grad_x) + c * p.height * p.width);
-                }
+                each_block(plane * per_group, (plane + 1) * per_group, [&](int64_t c, auto channels) {
+                    work.template backward<channels()>(
+                        static_cast<const T*>(p.x) + c * work.plane,
+                        static_cast<const T*>(p.grad_y) + c * work.out_plane,
+                        p.grad_x ? static_cast<A*>(p.grad_x) + c * work.plane : nullptr);
+                });
                 for (int64_t h = work.first; p.grad_logits && h < work.last; ++h) {
                     work.maker.compute(n, g, h, work.row_of(work.open, h), work.row_of(work.taps, h));
                     grad_gate += work.maker.backward(n, g, h, work.row_of(work.open, h),

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include "numeric.h"
 
@@ -28,7 +27,7 @@ struct Taps {
     using V = Lanes<A, kLanes>;
     const Problem& p;
     const int64_t area, pitch, size, tile;
-    std::vector<A> weight, scratch;
+    Buffer<A> weight, scratch;
 
     explicit Taps(const Problem& problem)
         : p(problem),
@@ -91,22 +90,17 @@ struct Taps {
     void softmax() {
         for (int64_t w = 0; w < pitch; w += kLanes) {
             A* first = weight.data() + w;
-            A largest[kLanes], total[kLanes] = {};
-            std::copy_n(first, kLanes, largest);
+            V largest = V::load(first), total = V::of(0);
             for (int64_t m = 1; m < p.members; ++m)
-                for (int i = 0; i < kLanes; ++i) {
-                    const A value = first[m * pitch + i];
-                    largest[i] = value > largest[i] ? value : largest[i];
-                }
+                largest = V::larger(largest, V::load(first + m * pitch));
+            for (int64_t m = 0; m < p.members; ++m) {
+                const V value = exponential(V{V::load(first + m * pitch).v - largest.v});
+                value.store(first + m * pitch);
+                total.v += value.v;
+            }
+            total.v = 1 / total.v;
             for (int64_t m = 0; m < p.members; ++m)
-                for (int i = 0; i < kLanes; ++i) {
-                    const A value = exponential(first[m * pitch + i] - largest[i]);
-                    first[m * pitch + i] = value;
-                    total[i] += value;
-                }
-            for (int i = 0; i < kLanes; ++i) total[i] = 1 / total[i];
-            for (int64_t m = 0; m < p.members; ++m)
-                for (int i = 0; i < kLanes; ++i) first[m * pitch + i] *= total[i];
+                V{V::load(first + m * pitch).v * total.v}.store(first + m * pitch);
         }
     }
 
