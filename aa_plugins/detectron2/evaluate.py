@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2 import engine
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import (
@@ -34,6 +35,7 @@ from aa_plugins.detectron2.weights import load_weights
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.hosts import DETECTRON2_YAML, host_of
+from aa_plugins.timm.inspection import count_macs
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,19 @@ def total_stride(model: nn.Module) -> int:
     read = {*_features(model.proposal_generator), *_features(model.roi_heads)} & set(shapes)
     strides = [shapes[name].stride for name in read or shapes]
     return max([*strides, model.backbone.size_divisibility])
+
+
+def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Parameters of a config's network, and multiply-accumulates of its backbone at 224×224.
+
+    Args:
+        overrides: KEY=VALUE.
+    """
+    model = _model_of(*_load(config_file, overrides)).eval()
+    with torch.no_grad(), count_macs(model.backbone) as macs:
+        model.backbone(torch.zeros(1, 3, 224, 224, device=model.device))
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"parameters": parameters, "backbone_macs": macs[0], "input": [224, 224]}
 
 
 def evaluate(

@@ -80,6 +80,41 @@ class Mean(Ratio):
         )
 
 
+class Average:
+    """The mean of a statistic over several trainings, all resampled alike.
+
+    Args:
+        parts: the statistic of each training, on the same images in the same order.
+    """
+
+    def __init__(self, parts: Sequence[Statistic]):
+        self.parts = tuple(parts)
+        self.images = self.parts[0].images
+        self.defined = min(part.defined for part in self.parts)
+
+    def estimate(self, weights: np.ndarray) -> np.ndarray:
+        return np.mean([part.estimate(weights) for part in self.parts], axis=0)
+
+    def paired(self, other: Average) -> tuple[Average, Average]:
+        """Both averages, training by training on the images where both are defined."""
+        pairs = [a.paired(b) for a, b in zip(self.parts, other.parts, strict=True)]
+        return tuple(Average(parts) for parts in zip(*pairs))
+
+
+def average(trees: Sequence[dict]) -> dict:
+    """Trees of statistics of several trainings to the tree of their averages.
+
+    Statistics that not all trees have are left out.
+    """
+    leaves = [dict(_leaves(tree)) for tree in trees]
+    return _map(
+        trees[0],
+        lambda path, _: (
+            Average([found[path] for found in leaves]) if all(path in f for f in leaves) else None
+        ),
+    )
+
+
 def intervals(tree: dict, resamples: int = RESAMPLES, seed: int = 0) -> dict:
     """A tree of statistics to the same tree of ``{"value", "low", "high", "images"}``.
 

@@ -175,7 +175,7 @@ def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) ->
         )
     if all("AP" in record for record in records):
         counts["images_without_ground_truth"] = sum(not record["AP"] for record in records)
-    return {**intervals(_statistics(records), resamples, seed), "counts": counts}
+    return {**intervals(statistics(records), resamples, seed), "counts": counts}
 
 
 def compare(
@@ -188,10 +188,11 @@ def compare(
         ValueError: the images or the protocols differ.
     """
     a, b = paired_records(records_a, records_b)
-    return differences(_statistics(a), _statistics(b), resamples, seed)
+    return differences(statistics(a), statistics(b), resamples, seed)
 
 
-def _statistics(records: list[dict]) -> dict:
+def statistics(records: list[dict]) -> dict:
+    """The tree that :func:`summarise` takes intervals of, of sorted records."""
     return {kind: _of_kind(records, kind) for kind in _kinds(records)}
 
 

@@ -3,12 +3,13 @@
 Each process appends one JSON line as an image is done to a file of its own,
 ``records.<rank>of<processes>.jsonl``, below a header line with the protocol and the identity of
 the run. Nothing is kept in memory. Reading merges the files of a folder: in the order of image
-ids, each id once, whatever the number of processes.
+ids, each id once, whatever the number of processes. Files that end in ``.xz`` are read, too.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class RecordWriter:
 
 def record_files(folder: str | Path) -> list[Path]:
     """The record files of all processes in a folder, sorted by name."""
-    return sorted(Path(folder).glob("records.*of*.jsonl"))
+    return sorted(Path(folder).glob("records.*of*.jsonl*"))
 
 
 def read_records(folder: str | Path) -> tuple[dict, list[dict]]:
@@ -148,7 +149,7 @@ def paired_records(a: list[dict], b: list[dict]) -> tuple[list[dict], list[dict]
 def _lines(path: Path) -> Iterator[tuple[dict, int]]:
     """The whole lines of a file, each with the byte after it; a torn last line is left out."""
     end = 0
-    with open(path, "rb") as file:
+    with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return

@@ -238,7 +238,7 @@ def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) ->
     ``aliasing_loss``   agreement at S less the mean of those at S ± 1 and S ± S/2
     ================== ======================================================================
     """
-    return intervals(_statistics(sorted_records(records)), resamples, seed)
+    return intervals(statistics(sorted_records(records)), resamples, seed)
 
 
 def compare(
@@ -251,10 +251,12 @@ def compare(
         ValueError: the images or the protocols differ.
     """
     a, b = paired_records(records_a, records_b)
-    return differences(_statistics(a), _statistics(b), resamples, seed)
+    return differences(statistics(a), statistics(b), resamples, seed)
 
 
-def _statistics(records: list[dict]) -> dict:
+def statistics(records: list[dict]) -> dict:
+    """The tree that :func:`summarise` takes intervals of, of sorted records."""
+
     def share(name: str, suffix: str = "", reduce: Callable = np.mean) -> Mean:
         """Mean over the mean pairs of an image of one count over another."""
         values = []

@@ -22,8 +22,15 @@ from aa_plugins.mmseg.consistency import (
     metric_of,
     predict_views,
 )
-from aa_plugins.mmseg.runs import build_runner, identity_of, load_config, read_checkpoint
+from aa_plugins.mmseg.runs import (
+    build_runner,
+    identity_of,
+    load_config,
+    read_checkpoint,
+    read_overrides,
+)
 from aa_plugins.surgery import load_weights
+from aa_plugins.timm.inspection import count_macs
 
 
 def protocol_of(config_file: str | Path) -> dict[str, Any]:
@@ -39,6 +46,24 @@ def protocol_of(config_file: str | Path) -> dict[str, Any]:
             '"./_base_/shift_consistency.py" to its _base_'
         )
     return dict(metric["protocol"])
+
+
+def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Parameters of a config's network, and multiply-accumulates of a view of its crop size.
+
+    Args:
+        overrides: KEY=VALUE.
+    """
+    init_default_scope("mmseg")
+    cfg = Config.fromfile(str(config_file))
+    cfg.merge_from_dict(read_overrides(overrides))
+    height, width = cfg.model.data_preprocessor.size
+    cfg.model.pretrained = None
+    model = MODELS.build(cfg.model).eval()
+    with torch.no_grad(), count_macs(model) as macs:
+        model(torch.zeros(1, 3, height, width), mode="tensor")
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"parameters": parameters, "macs": macs[0], "input": [height, width]}
 
 
 def evaluate(

@@ -37,9 +37,7 @@ def load_config(
         FileNotFoundError: where the folder of a data set is missing.
     """
     cfg = Config.fromfile(str(config_file))
-    parser = argparse.ArgumentParser()
-    parser.add_argument("overrides", nargs="*", action=DictAction)
-    cfg.merge_from_dict(parser.parse_args(list(overrides)).overrides or {})
+    cfg.merge_from_dict(read_overrides(overrides))
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif cfg.get("work_dir") is None:
@@ -59,6 +57,13 @@ def load_config(
                 cfg[loader].pin_memory = False
         cfg.sync_bn = None  # torch's SyncBatchNorm trains on GPUs only
     return cfg
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Dotted keys and values of `key=value`, as mmengine's `--cfg-options` reads them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("overrides", nargs="*", action=DictAction)
+    return parser.parse_args(list(overrides)).overrides or {}
 
 
 def build_runner(cfg: Config, weights: str | Path | None = None) -> Runner:

@@ -3,8 +3,10 @@ import pytest
 import scipy.stats
 
 from aa_plugins.evaluation.bootstrap import (
+    Average,
     Mean,
     Ratio,
+    average,
     differences,
     intervals,
     resampled_weights,
@@ -89,3 +91,23 @@ def test_seeded_and_in_blocks():
     values = Mean(np.random.default_rng(0).random(50))
     assert intervals({"x": values}) == intervals({"x": values})
     assert intervals({"x": values}) != intervals({"x": values}, seed=1)
+
+
+def test_an_average_over_trainings_sees_the_same_resamples():
+    random = np.random.default_rng(5)
+    union = random.integers(1, 30, (9, 3))
+    parts = [Ratio((union * random.random((9, 3))).astype(int), union) for _ in range(3)]
+    weights = next(resampled_weights(9, 20, seed=0))
+    expected = np.mean([part.estimate(weights) for part in parts], axis=0)
+    assert np.allclose(Average(parts).estimate(weights), expected)
+    once, thrice = {"x": parts[0]}, average([{"x": parts[0]}] * 3)
+    assert intervals(thrice)["x"] == pytest.approx(intervals(once)["x"])
+
+
+def test_averages_are_paired_training_by_training():
+    a, b = ([Mean([1.0, 2.0, None]), Mean([2.0, 4.0, 6.0])] for _ in range(2))
+    b[1] = Mean([None, 5.0, 7.0])
+    found = differences(average([{"x": m} for m in a]), average([{"x": m} for m in b]))["x"]
+    assert found["a"] == pytest.approx((1.5 + 5.0) / 2) and found["b"] == pytest.approx(3.75)
+    assert found["images"] == 2
+    assert average([{"x": a[0], "y": a[0]}, {"x": a[1]}]).keys() == {"x"}

@@ -1,4 +1,5 @@
 import json
+import lzma
 import os
 import signal
 import subprocess
@@ -31,6 +32,15 @@ def test_round_trip(tmp_path):
     assert Protocol.from_dict(header["protocol"]) == PROTOCOL
     assert header["identity"] == IDENTITY
     assert records == [{"image_id": i, "value": i * 0.1} for i in (1, 2, 3)]
+
+
+def test_compressed_files_are_read_alike(tmp_path):
+    write(tmp_path, [3, 1, 2])
+    expected = read_records(tmp_path)
+    (path,) = record_files(tmp_path)
+    path.with_name(f"{path.name}.xz").write_bytes(lzma.compress(path.read_bytes()))
+    path.unlink()
+    assert read_records(tmp_path) == expected
 
 
 def test_two_processes_equal_one(tmp_path):

@@ -1,0 +1,128 @@
+"""What an experiment is: a declaration in configs/experiments, and the runs that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aa_plugins.config import AAConfig
+
+CLAIM_DIRECTIONS = ("higher", "lower", "zero")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with one seed, and its evaluation."""
+
+    experiment: Experiment
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folders: no spaces, as "bank_seed0"."""
+        return f"{self.variant}_seed{self.seed}"
+
+    @property
+    def aa(self) -> dict[str, Any]:
+        """The fields of AAConfig that make the variant."""
+        return dict(self.experiment.variants[self.variant])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence that records bear out or don't.
+
+    Args:
+        text: the sentence.
+        metric: which number decides, as "mASSC" or "mask/mAISC".
+        of: the variant it is about.
+        against: the variant it is compared with; none for a claim about the number itself.
+        direction: "higher" or "lower" than `against`, or "zero": not told apart from zero.
+    """
+
+    text: str
+    metric: str
+    of: str
+    against: str | None = None
+    direction: str = "higher"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Variants × seeds of one network on one data set.
+
+    Args:
+        name: of its file, and of its folder of records.
+        title: for tables.
+        config: config file of the host, trained with each variant's filter in place of its own.
+        data: folder of the data set below the root of all data.
+        task: "semantic" or "instance".
+        seeds: of the trainings.
+        variants: name to fields of AAConfig.
+        columns: metrics of the tables.
+        options: KEY=VALUE of the host that all of its trainings share, on top of the config.
+        protocol: what of the evaluation's protocol differs from the host's default.
+        claims: what the records are asked.
+    """
+
+    name: str
+    title: str
+    config: str
+    data: str
+    task: str
+    seeds: tuple[int, ...]
+    variants: Mapping[str, Mapping[str, Any]]
+    columns: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed, so that every variant has one before any has two."""
+        return [Run(self, variant, seed) for seed in self.seeds for variant in self.variants]
+
+
+def load(path: str | Path) -> Experiment:
+    """Read a declaration.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for an unknown field, variant, task or direction.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise FileNotFoundError(f"no experiment {path}: there are {known}")
+    values = yaml.safe_load(path.read_text())
+    unknown = sorted(set(values) - set(Experiment.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"{path}: unknown field {unknown[0]!r}")
+    for name in ("seeds", "columns", "options"):
+        values[name] = tuple(values.get(name, ()))
+    values["claims"] = tuple(Claim(**claim) for claim in values.get("claims", ()))
+    experiment = Experiment(name=path.stem, **values)
+    _check(experiment, path)
+    return experiment
+
+
+def _check(experiment: Experiment, path: Path) -> None:
+    if experiment.task not in ("semantic", "instance"):
+        raise ValueError(f"{path}: task={experiment.task!r} is neither semantic nor instance")
+    for name, fields in experiment.variants.items():
+        if not name.replace("-", "").isalnum():
+            raise ValueError(f"{path}: variant {name!r} names a folder: letters, digits, hyphens")
+        AAConfig.from_dict(fields)
+    for claim in experiment.claims:
+        for variant in (claim.of, claim.against):
+            if variant is not None and variant not in experiment.variants:
+                raise ValueError(f"{path}: claim {claim.text!r} is about unknown {variant!r}")
+        if claim.direction not in CLAIM_DIRECTIONS:
+            raise ValueError(
+                f"{path}: direction={claim.direction!r}: choose one of "
+                f"{', '.join(CLAIM_DIRECTIONS)}"
+            )

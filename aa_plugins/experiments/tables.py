@@ -1,0 +1,183 @@
+"""Tables of experiments in Markdown files, between markers, so that one command renews them.
+
+A table stands between `<!-- table: EXPERIMENT/KIND -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from aa_plugins.experiments.plan import load
+from aa_plugins.experiments.results import Results
+from aa_plugins.report.table import ABSENT, Table, difference_table, label, result_table
+
+MARKED = re.compile(r"(<!-- table: ([\w-]+)/([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+EDGES = tuple(f"boundary/{band}" for band in (1, 3, 5, 15))
+CONTROLS = tuple(f"controls/{role}" for role in ("noise_floor", "same_phase", "near", "half"))
+BESIDE = ("class_mean", "worst", "divergence")
+
+
+def renew(text: str, declarations: Path, folder: Path) -> str:
+    """The text with every marked table made anew.
+
+    Args:
+        declarations: folder of the experiments' declarations.
+        folder: of the results.
+
+    Raises:
+        ValueError: for a kind of table that doesn't exist, or an experiment without records.
+    """
+    read: dict[str, Results] = {}
+
+    def table(match: re.Match) -> str:
+        begin, name, kind, end = match.groups()
+        if kind not in KINDS:
+            raise ValueError(f"no table {name}/{kind}: choose one of {', '.join(KINDS)}")
+        if name not in read:
+            read[name] = Results.read(load(declarations / f"{name}.yaml"), folder)
+        if not read[name].records:
+            raise ValueError(f"no records of {name} in {folder}: run the experiment first")
+        return f"{begin}\n{KINDS[kind](read[name]).markdown()}\n\n{end}"
+
+    return MARKED.sub(table, text)
+
+
+def headline(results: Results) -> Table:
+    """The experiment's columns, means over seeds."""
+    return _summaries(results, results.experiment.columns)
+
+
+def paired(results: Results) -> Table:
+    """Each variant less every one before it, the seeds that both have."""
+    columns = results.experiment.columns
+    trees = {}
+    names = results.variants()
+    for position, later in enumerate(names):
+        for earlier in names[:position]:
+            if seeds := results.seeds(later, earlier):
+                name = f"{later} - {earlier} ({len(seeds)})"
+                trees[name] = results.difference(later, earlier, columns)
+    return difference_table(trees, columns)
+
+
+def seeds(results: Results) -> Table:
+    """What each single run measured."""
+    columns = results.experiment.columns
+    seeds = sorted({seed for records in results.records.values() for seed in records})
+    header = ("", *(f"{label(column)}, by seed" for column in columns))
+    rows = []
+    for variant in results.variants():
+        values = [results.values(variant, column) for column in columns]
+        rows.append((variant, *(_listed([v.get(seed) for seed in seeds]) for v in values)))
+    return Table(header, tuple(rows))
+
+
+def gaps(results: Results) -> Table:
+    """Paired differences of single seeds."""
+    columns = results.experiment.columns
+    rows, names = [], results.variants()
+    for position, later in enumerate(names):
+        for earlier in names[:position]:
+            found = [results.gaps(later, earlier, column) for column in columns]
+            rows.append((f"{later} - {earlier}", *(_listed(g.values(), "+") for g in found)))
+    return Table(("seed by seed", *map(label, columns)), tuple(rows))
+
+
+def controls(results: Results) -> Table:
+    """Agreement of the control pairs."""
+    return _summaries(results, CONTROLS)
+
+
+def boundary(results: Results) -> Table:
+    """Agreement near boundaries."""
+    return _summaries(results, EDGES)
+
+
+def beside(results: Results) -> Table:
+    """Further measures of consistency."""
+    return _summaries(results, BESIDE)
+
+
+def cost(results: Results) -> Table:
+    """Size of the networks, and what training took."""
+    rows = []
+    for variant in results.variants():
+        found = list(results.records[variant].values())
+        size, trained = found[0]["size"], [record["training"] for record in found]
+        whole = [training for training in trained if not training.get("resumed")]
+        minutes = [training["cpu_seconds"] / 60 for training in whole if training["cpu_seconds"]]
+        memory = [training["peak_memory_mib"] for training in whole if training["peak_memory_mib"]]
+        macs = size.get("macs") or size.get("backbone_macs")
+        rows.append(
+            (
+                variant,
+                f"{size['parameters'] / 1e6:.3f}",
+                f"{macs / 1e9:.3f}",
+                f"{min(minutes):.1f}" if minutes else ABSENT,
+                f"{max(memory):.0f}" if memory else ABSENT,
+            )
+        )
+    header = ("", "parameters, M", "MACs, G", "training, CPU min", "peak memory, MiB")
+    return Table(header, tuple(rows))
+
+
+def host(results: Results) -> Table:
+    """What the host measured itself on whole images, by seed."""
+    names = ("bbox/AP", "bbox/AP50", "segm/AP", "segm/AP50")
+    rows = []
+    for variant in results.variants():
+        found = [record["host"] for _, record in sorted(results.records[variant].items())]
+        rows.append((variant, *(_listed([one.get(name) for one in found]) for name in names)))
+    return Table(("whole images, by seed", *map(label, names)), tuple(rows))
+
+
+def verdicts(results: Results) -> Table:
+    """The claims, and what the records say."""
+    rows = [
+        (claim.text, label(claim.metric), *results.verdict(claim).split(": ", 1))
+        for claim in results.experiment.claims
+    ]
+    return Table(("claim", "by", "verdict", "on"), tuple(rows))
+
+
+def runs(results: Results) -> Table:
+    """Where each record comes from."""
+    rows = []
+    for variant in results.variants():
+        for seed, record in sorted(results.records[variant].items()):
+            environment = record["environment"]
+            where = environment.get("gpu") or f"CPU, {environment['threads']} thread"
+            torch = f"torch {environment['torch']}"
+            options = " ".join(record["options"]) or ABSENT
+            row = (variant, str(seed), record["commit"], record["date"], where, torch, options)
+            rows.append(row)
+    return Table(("", "seed", "commit", "date", "on", "with", "options"), tuple(rows))
+
+
+KINDS: dict[str, Callable[[Results], Table]] = {
+    "headline": headline,
+    "paired": paired,
+    "seeds": seeds,
+    "gaps": gaps,
+    "controls": controls,
+    "boundary": boundary,
+    "beside": beside,
+    "cost": cost,
+    "host": host,
+    "verdicts": verdicts,
+    "runs": runs,
+}
+
+
+def _summaries(results: Results, metrics: tuple[str, ...]) -> Table:
+    trees = {
+        f"{variant} ({len(results.seeds(variant))})": results.summary(variant, metrics)
+        for variant in results.variants()
+    }
+    return result_table(trees, metrics)
+
+
+def _listed(values, sign: str = "") -> str:
+    return ", ".join(ABSENT if value is None else f"{value:{sign}.2f}" for value in values)

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from aa_plugins.config import AAConfig
+from aa_plugins.experiments.plan import load
+from aa_plugins.hosts import host_of
+
+ROOT = Path(__file__).resolve().parents[2]
+DECLARATIONS = sorted((ROOT / "configs/experiments").glob("*.yaml"))
+SMALL = """
+title: Small
+config: configs/mmseg/deeplabv3plus_r18_shapes_baseline.py
+data: shapes
+task: semantic
+seeds: [3, 1]
+columns: [mIoU, mASSC]
+variants:
+  none: {filter: none}
+  wide: {filter: bank, taps: [3, 5]}
+claims:
+  - {text: Wide is better, metric: mASSC, of: wide, against: none}
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return tmp_path / "small.yaml"
+
+
+@pytest.mark.parametrize("path", DECLARATIONS, ids=lambda path: path.stem)
+def test_declarations_name_configs_and_filters_that_exist(path):
+    experiment = load(path)
+    assert host_of(ROOT / experiment.config)
+    assert len({AAConfig(**run.aa) for run in experiment.runs()}) == len(experiment.variants)
+    names = [run.name for run in experiment.runs()]
+    assert len(set(names)) == len(names) == len(experiment.variants) * len(experiment.seeds)
+
+
+def test_runs_go_seed_by_seed(small):
+    runs = load(small).runs()
+    assert [run.name for run in runs] == ["none_seed3", "wide_seed3", "none_seed1", "wide_seed1"]
+    assert runs[1].aa == {"filter": "bank", "taps": [3, 5]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("task: semantic", "task: panoptic", "task='panoptic' is neither"),
+        ("title: Small", "titel: Small", "unknown field 'titel'"),
+        ("against: none", "against: nothing", "is about unknown 'nothing'"),
+        ("against: none", "direction: up", "direction='up': choose one of higher, lower, zero"),
+        ("wide: {", "wide one: {", "variant 'wide one' names a folder"),
+        ("filter: bank", "filter: bang", "filter='bang' is unknown"),
+        ("taps: [3, 5]", "tabs: [3, 5]", "unknown AAConfig field 'tabs'"),
+    ],
+)
+def test_errors_name_value_and_remedy(small, old, new, message):
+    small.write_text(SMALL.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        load(small)
+
+
+def test_an_unknown_experiment_lists_those_there_are(small):
+    with pytest.raises(FileNotFoundError, match="there are small"):
+        load(small.with_name("large.yaml"))

@@ -1,0 +1,81 @@
+"""Steps run once, go on after an interruption, and leave a record."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aa_plugins.datasets import write_shapes
+from aa_plugins.evaluation.records import read_records
+from aa_plugins.experiments import run as runner
+from aa_plugins.experiments.plan import load
+from aa_plugins.report.page import write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_step_is_run_once_and_its_cost_kept(tmp_path):
+    command = ["-c", "open('trace', 'a').write('x'); print(bytearray(50_000_000)[0])"]
+    command[1] = command[1].replace("trace", str(tmp_path / "trace"))
+    cost = runner.step("train", tmp_path, command)
+    assert runner.step("train", tmp_path, command) == cost
+    assert (tmp_path / "trace").read_text() == "x"
+    assert cost["peak_memory_mib"] > 50 and 0 < cost["cpu_seconds"] and not cost["resumed"]
+
+
+def test_a_failed_step_names_its_log_and_is_run_again(tmp_path):
+    with pytest.raises(RuntimeError, match=r"train failed \(3\), see .*train.log:\nwhy"):
+        runner.step("train", tmp_path, ["-c", "print('why'); raise SystemExit(3)"])
+    assert runner.step("train", tmp_path, ["-c", ""])["resumed"]
+
+
+def test_overrides_of_both_hosts():
+    run = load(ROOT / "configs/experiments/camvid_tuning.yaml").runs()[2]
+    assert run.name == "bank-3-5_seed0"
+    assert runner.mmseg_overrides(run) == [
+        "randomness.seed=0",
+        "model.backbone.aa.filter=bank",
+        "model.backbone.aa.kernel_size=5",
+        "model.backbone.aa.taps=[3,5]",
+    ]
+    run = load(ROOT / "configs/experiments/pennfudan_r18.yaml").runs()[1]
+    found = runner.detectron2_overrides(run, Path("w"))
+    assert found == ["SEED=1", "OUTPUT_DIR=w", "MODEL.AA.FILTER=blur"]
+
+
+def test_the_hosts_own_precisions_are_those_of_its_last_test(tmp_path):
+    lines = [{"bbox/AP": 1.0, "segm/AP": 2.0, "iteration": 5}, {"loss": 3.0}, {"bbox/AP": 4.0}]
+    (tmp_path / "metrics.json").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert runner.host_metrics(tmp_path) == {"bbox/AP": 4.0, "segm/AP": 2.0}
+    assert runner.host_metrics(tmp_path / "elsewhere") == {}
+
+
+@pytest.mark.slow
+def test_a_small_experiment_ends_in_a_record(tmp_path):
+    pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
+    write_shapes(tmp_path / "data/shapes", "camvid", train=4, val=2, size=(112, 144))
+    base = ROOT / "configs/mmseg/deeplabv3plus_r18_shapes_baseline.py"
+    schedule = "train_cfg = dict(max_iters=2, val_interval=2)\n"
+    schedule += "train_dataloader = dict(batch_size=2)\n"
+    (tmp_path / "tiny.py").write_text(f'_base_ = "{base}"\n{schedule}')
+    declaration = {
+        "title": "Small",
+        "config": str(tmp_path / "tiny.py"),
+        "data": "shapes",
+        "task": "semantic",
+        "seeds": [5],
+        "columns": ["mASSC"],
+        "variants": {"bank": {"filter": "bank", "taps": [3, 5]}},
+    }
+    write_json(tmp_path / "small.yaml", declaration)
+    (run,) = load(tmp_path / "small.yaml").runs()
+    roots = [tmp_path / name for name in ("data", "work", "results")]
+    folder = runner.execute(run, *roots)
+    record = json.loads((folder / "record.json").read_text())
+    assert record["seed"] == 5 and record["aa"]["taps"] == [3, 5]
+    assert record["size"]["macs"] > 1e8 and record["training"]["cpu_seconds"] > 0
+    assert 0 < record["summary"]["mASSC"]["value"] <= 100
+    assert [row["image_id"] for row in read_records(folder)[1]] == [
+        "val/000001.png",
+        "val/000002.png",
+    ]
