@@ -130,7 +130,7 @@ class InstanceConsistency:
                 f"{self.num_classes - 1}; map the dataset's category ids to classes"
             )
         if found["masks"] is not None and not isinstance(found["masks"], (list, tuple)):
-            found["masks"] = list(_array(found["masks"]).astype(bool))
+            found["masks"] = list(_array(found["masks"]).astype(bool, copy=False))
         for mask in found["masks"] or []:
             shape = tuple(mask["size"]) if isinstance(mask, dict) else tuple(mask.shape)
             if shape != size:

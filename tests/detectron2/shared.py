@@ -19,6 +19,41 @@ TINY = (
     "INPUT.MIN_SIZE_TRAIN (96,) INPUT.MIN_SIZE_TEST 96 TEST.DETECTIONS_PER_IMAGE 10"
 ).split()
 
+# The same as a LazyConfig, with ResNet-18 from Detectron2's own zoo.
+LAZY = """
+from detectron2.config import LazyCall as L
+from detectron2.model_zoo import get_config
+
+from aa_plugins.detectron2 import antialias_backbone, coco_dataset
+
+_zoo = get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+model, dataloader, train = _zoo.model, _zoo.dataloader, _zoo.train
+optimizer, lr_multiplier = _zoo.optimizer, _zoo.lr_multiplier
+_bottom_up = model.backbone.bottom_up
+_bottom_up.stages.depth = 18
+del _bottom_up.stages["stride_in_1x1"]
+model.backbone.in_features = list(_bottom_up.out_features)
+model.backbone.bottom_up = L(antialias_backbone)(backbone=_bottom_up, aa=dict(filter="adaptive"))
+model.proposal_generator.pre_nms_topk = model.proposal_generator.post_nms_topk = (30, 30)
+model.roi_heads.num_classes = 7
+model.roi_heads.batch_size_per_image = 8
+for _split, _name in ((dataloader.train, "train"), (dataloader.test, "val")):
+    _split.dataset = L(coco_dataset)(
+        name=f"lazy_shapes_{_name}",
+        json_file=f"shapes/instances_{_name}.json",
+        image_root=f"shapes/{_name}",
+        filter_empty=_name == "train",
+    )
+    _split.mapper.augmentations[0].short_edge_length = (96, 96)
+    _split.num_workers = 0
+dataloader.train.mapper.instance_mask_format = "bitmask"
+dataloader.train.total_batch_size = 2
+dataloader.evaluator.dataset_name = "lazy_shapes_val"
+train.max_iter = 2
+train.seed = 1
+train.init_checkpoint = ""
+"""
+
 
 @torch.no_grad()
 def scramble(model: nn.Module) -> None:
