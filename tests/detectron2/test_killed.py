@@ -31,8 +31,9 @@ TRAIN_LAZY = (
     "dataloader.train.mapper.augmentations.1.prob=0.0 dataloader.train.total_batch_size=1 "
     "model.proposal_generator.batch_size_per_image=100000 "
     "model.roi_heads.batch_size_per_image=100000 "
-    "model.backbone.bottom_up.backbone.stem.norm=BN model.backbone.bottom_up.backbone.stages.norm=BN "
-    "model.backbone.norm=BN optimizer.lr=0.002 lr_multiplier.warmup_length=0.0 "
+    "model.backbone.bottom_up.backbone.stem.norm=BN model.backbone.norm=BN "
+    "model.backbone.bottom_up.backbone.stages.norm=BN "
+    "optimizer.lr=0.002 lr_multiplier.warmup_length=0.0 "
     "train.max_iter=12 train.checkpointer.period=3"
 ).split()
 
