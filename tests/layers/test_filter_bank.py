@@ -42,6 +42,19 @@ def test_every_kernel_is_zero_phase_and_its_response_falls_from_one(taps, init, 
     assert response.diff(dim=1).max() < 1e-6 and response.diff(dim=2).max() < 1e-6
 
 
+@pytest.mark.parametrize("taps", [(1, 3, 5), (3, 5, 7)])
+def test_the_response_at_the_nyquist_limit_is_the_weight_of_the_identity(taps):
+    torch.manual_seed(0)
+    layer = wild(FilterBankPool2d(8, taps, groups=4, init="paper"))
+    x = torch.randn(1, 8, 7, 7)
+    kernels = layer.predict(x).movedim(2, -1).unflatten(-1, (taps[-1], taps[-1]))
+    alternating = (-1.0) ** torch.arange(taps[-1])
+    sign = alternating[taps[-1] // 2]
+    response = sign * (kernels.sum(-2) * alternating).sum(-1)  # ω = π across, 0 down
+    expected = layer.logits(x).softmax(2)[:, :, 0] if taps[0] == 1 else torch.zeros(())
+    torch.testing.assert_close(response, expected.expand_as(response), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("taps", "start"), [((1, 3, 5), 3), ((3, 5, 7), 3), ((1, 5, 7), 5)])
 def test_binomial_start_is_the_fixed_blur(taps, start):
     layer, x = FilterBankPool2d(8, taps).eval(), torch.rand(2, 8, 9, 11)
