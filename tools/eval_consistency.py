@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -91,6 +92,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, list[dict]], Protocol]:
     elif hosts == {TORCHVISION}:
         from aa_plugins.torchvision import detection as host
     else:
+        if args.data_root:  # Detectron2 reads it on import, for its own datasets
+            os.environ["DETECTRON2_DATASETS"] = args.data_root
         from aa_plugins.detectron2 import evaluate as host
     protocol = choose_protocol(args, host.protocol_of)
     records = {
@@ -130,5 +133,5 @@ def names_of(args: argparse.Namespace) -> list[str]:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")

@@ -1,5 +1,6 @@
 """Detectron2 host: importing it registers backbones and ROI heads."""
 
+from aa_plugins.detectron2 import cityscapes  # noqa: F401 - only registration
 from aa_plugins.detectron2.backbone import (
     AALastLevelMaxPool,
     AARes5ROIHeads,

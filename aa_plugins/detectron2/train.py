@@ -24,7 +24,6 @@ from detectron2.engine import (
 )
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import (
-    CityscapesInstanceEvaluator,
     COCOEvaluator,
     DatasetEvaluator,
     inference_on_dataset,
@@ -36,6 +35,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
+from aa_plugins.detectron2.cityscapes import CityscapesEvaluator
 from aa_plugins.detectron2.config import load_lazy, load_yaml
 from aa_plugins.detectron2.datasets import CheckedMapper, register_coco_paths
 from aa_plugins.detectron2.freezing import log_filters
@@ -102,7 +102,7 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
     if kind == "coco":
         return COCOEvaluator(dataset_name, output_dir=output_dir)
     if kind == "cityscapes_instance":
-        return CityscapesInstanceEvaluator(dataset_name)
+        return CityscapesEvaluator(dataset_name)
     raise NotImplementedError(
         f"dataset {dataset_name!r} has evaluator_type={kind!r}: use one in COCO's format "
         "(DATASETS.COCO_PATHS) or Cityscapes instances"
