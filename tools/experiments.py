@@ -78,11 +78,17 @@ def is_finished(run: plan.Run) -> bool:
 
 
 def report() -> None:
+    from aa_plugins.experiments.plots import save
+    from aa_plugins.experiments.results import Results
     from aa_plugins.experiments.tables import renew
 
     for page in PAGES:
         page.write_text(renew(page.read_text(), DECLARATIONS, RESULTS))
         print(f"renewed {page.relative_to(ROOT)}")
+    for path in sorted(DECLARATIONS.glob("*.yaml")):
+        results = Results.read(plan.load(path), RESULTS)
+        if results.records:
+            print(f"drew {save(results, RESULTS).relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -25,11 +25,17 @@ def value_plot(results: Mapping[str, Mapping], metrics: Sequence[str]) -> Figure
 
 def curve_plot(results: Mapping[str, Mapping], branch: str) -> Figure:
     """One branch of the tree (agreement by shift, by margin …) as a line per variant."""
-    keys = list(dict.fromkeys(key for tree in results.values() for key in tree.get(branch, {})))
+    keys = _keys(results, branch)
     figure = Figure(figsize=(max(4.5, 0.45 * len(keys) + 2.5), 3.2), layout="constrained")
-    panel = figure.subplots()
+    draw_curve(figure.subplots(), results, branch)
+    return figure
+
+
+def draw_curve(panel: Axes, results: Mapping[str, Mapping], branch: str) -> None:
+    """A line per variant of the entries of a branch, whose path may have several parts."""
+    keys = _keys(results, branch)
     for name, tree in results.items():
-        entries = [tree.get(branch, {}).get(key) for key in keys]
+        entries = [(find(tree, branch) or {}).get(key) for key in keys]
         _points(panel, range(len(keys)), entries, "o-", name)
     panel.set_xticks(range(len(keys)), [label(key) for key in keys])
     if len(keys) > 6:
@@ -37,7 +43,6 @@ def curve_plot(results: Mapping[str, Mapping], branch: str) -> Figure:
     panel.set_title(label(branch), fontsize="medium")
     panel.grid(axis="y", alpha=0.3)
     panel.legend(fontsize="small")
-    return figure
 
 
 def branches(results: Mapping[str, Mapping]) -> list[str]:
@@ -50,6 +55,11 @@ def branches(results: Mapping[str, Mapping]) -> list[str]:
             if isinstance(entry, Mapping) and not is_entry(entry)
         )
     )
+
+
+def _keys(results: Mapping[str, Mapping], branch: str) -> list[str]:
+    """The entries of a branch, in order of appearance."""
+    return list(dict.fromkeys(key for t in results.values() for key in find(t, branch) or {}))
 
 
 def _points(

@@ -10,6 +10,7 @@ from aa_plugins.evaluation import semantic
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter
 from aa_plugins.experiments.plan import Claim, Experiment
+from aa_plugins.experiments.plots import picture, save
 from aa_plugins.experiments.results import Results
 from aa_plugins.experiments.tables import KINDS, renew
 from aa_plugins.report.page import write_json
@@ -139,3 +140,13 @@ def test_every_table_has_a_row_a_variant_or_pair(experiment, tmp_path, kind):
     expected = {"paired": 1, "gaps": 1, "verdicts": 1, "runs": 6}.get(kind, 2)
     assert len(table.rows) == expected
     assert all(len(row) == len(table.header) for row in table.rows)
+
+
+def test_the_picture_has_a_point_a_run_and_a_curve_a_variant(experiment, tmp_path):
+    results = results_of(experiment, tmp_path, [10, 20, 30])
+    left, right = picture(results).axes
+    assert [len(line.get_xdata()) for line in left.lines] == [3, 3]
+    values = results.values("blur", "mASSC")
+    assert list(left.lines[1].get_xdata()) == list(values.values())
+    assert right.get_legend() is not None
+    assert save(results, tmp_path).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,41 @@
+"""The picture of an experiment: accuracy against consistency, and agreement by shift."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from aa_plugins.experiments.results import Results
+from aa_plugins.report.plots import draw_curve
+from aa_plugins.report.table import label
+
+AXES = {
+    "semantic": ("mIoU", "mASSC", "shift"),
+    "instance": ("mask/AP/reference", "mask/mAISC", "mask/shift"),
+}
+
+
+def picture(results: Results) -> Figure:
+    """Two panels: a point a run, and a curve a variant with its intervals over images."""
+    accuracy, consistency, curve = AXES[results.experiment.task]
+    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    for variant in results.variants():
+        found = [results.values(variant, metric) for metric in (consistency, accuracy)]
+        left.plot(*(list(values.values()) for values in found), "o", label=variant)
+    left.set_xlabel(label(consistency))
+    left.set_ylabel(f"{label(accuracy)}, a point a seed")
+    trees = {variant: results.summary(variant, [curve]) for variant in results.variants()}
+    draw_curve(right, trees, curve)
+    right.set_title("agreement by shift (down, right)", fontsize="medium")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+    return figure
+
+
+def save(results: Results, folder: Path) -> Path:
+    """Write NAME.png into a folder and return its path."""
+    path = folder / f"{results.experiment.name}.png"
+    picture(results).savefig(path, dpi=80, metadata={"Software": None})
+    return path
