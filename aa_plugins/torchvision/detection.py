@@ -119,8 +119,15 @@ def measure(
     identity: dict[str, Any] | None = None,
     resume: bool = False,
 ) -> list[dict[str, Any]]:
-    """Records of the images of `dataset`; those too small for the protocol are left out, named."""
+    """Records of the images of `dataset`; those too small for the protocol are left out, named and
+    counted.
+
+    Raises:
+        ValueError: where no image is large enough, a prediction isn't finite (the image named), or
+            records of another run are there on resuming.
+    """
     scorer = InstanceConsistency(protocol, dataset.num_classes)
+    skipped: list[str] = []
     model.eval()
     with RecordWriter(folder, protocol, identity or {}, resume=resume) as writer:
         for index in tqdm(range(len(dataset)), desc="views"):
@@ -131,9 +138,14 @@ def measure(
             try:
                 plan = protocol.plan(*pixels.shape[-2:], dataset.ids[index])
             except ValueError as error:
+                skipped.append(str(error))
                 logger.warning(f"left out: {error}")
                 continue
             writer.append(scorer.score(plan, _predictions(model, pixels, plan), truth))
+    if len(skipped) == len(dataset):
+        raise ValueError(f"no image was measured: {skipped[0]}")
+    if skipped:
+        logger.warning(f"{len(skipped)} of {len(dataset)} images were left out")
     return read_records(folder)[1]
 
 
@@ -160,7 +172,8 @@ def _at_input(
     pixels, _ = model.eval().transform.resize(image, None)
     size = pixels.shape[-2:]
     scale = torch.tensor([new / old for new, old in zip(size[::-1], image.shape[:0:-1])] * 2)
-    masks = F.interpolate(truth["masks"][None].float(), size, mode="nearest-exact")[0] > 0.5
+    # Objects as a batch, which may be empty, unlike channels.
+    masks = F.interpolate(truth["masks"][:, None].float(), size, mode="nearest-exact")[:, 0] > 0.5
     return pixels, {**truth, "boxes": truth["boxes"] * scale, "masks": masks.numpy()}
 
 
