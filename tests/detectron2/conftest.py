@@ -5,7 +5,7 @@ from aa_plugins.datasets import write_shapes
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_a_seed():
+def a_seed():
     """Detectron2's own seeding is left alone; tests that draw weights do so from here."""
     torch.manual_seed(0)
 
@@ -30,11 +30,10 @@ def tiny_weights(tmp_path_factory):
     from detectron2.modeling import build_model
 
     from aa_plugins.detectron2.config import load_yaml
-    from tests.detectron2.shared import SHAPES, TINY, scramble
+    from tests.detectron2.shared import SHAPES, TINY, decide
 
     torch.manual_seed(1)
-    model = build_model(load_yaml(SHAPES, [*TINY, "MODEL.AA.FILTER", "adaptive"]))
-    scramble(model)
+    model = decide(build_model(load_yaml(SHAPES, [*TINY, "MODEL.AA.FILTER", "adaptive"])))
     path = tmp_path_factory.mktemp("weights") / "tiny.pth"
     torch.save({"model": model.state_dict()}, path)
     return str(path)

@@ -16,7 +16,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.detectron2.consistency import ShiftConsistencyEvaluator, ShiftedInference
 from aa_plugins.evaluation.protocol import Protocol
-from tests.detectron2.shared import SHAPES, calibrate, scramble
+from tests.detectron2.shared import SHAPES, decide
 
 # A network whose forward pass is cheap makes the limit a hard one.
 MANY = (
@@ -67,21 +67,9 @@ def ground_truth(count, height, width, size):
     return truth
 
 
-def decided_model():
-    """A real Mask R-CNN with random weights that is certain of 100 instances."""
-    model = build_model(load_yaml(SHAPES, MANY)).eval()
-    scramble(model)
-    calibrate(model.backbone.bottom_up, 128 * torch.randn(1, 3, 192, 256))
-    predictor = model.roi_heads.box_predictor
-    with torch.no_grad():
-        predictor.cls_score.weight.mul_(4)
-        predictor.bbox_pred.weight.mul_(0.1)
-    return model
-
-
 @pytest.mark.slow
 def test_measuring_costs_a_tenth_of_the_forward_passes_at_most(one_thread, tmp_path):
-    model = decided_model()
+    model = decide(build_model(load_yaml(SHAPES, MANY)))
     image = torch.randint(0, 255, (3, *IMAGE), dtype=torch.uint8)
     row = {"image": image, "instances": ground_truth(OBJECTS, *IMAGE, size=140)}
     evaluator = ShiftConsistencyEvaluator(THREE, 7, tmp_path)

@@ -1,6 +1,7 @@
 """Training: filters learn, an interrupted run goes on exactly, both kinds of config run."""
 
 import argparse
+import json
 
 import pytest
 
@@ -9,7 +10,7 @@ pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detec
 import torch
 
 from aa_plugins.detectron2.config import load_yaml
-from aa_plugins.detectron2.train import Trainer, main
+from aa_plugins.detectron2.train import Trainer, launch, main
 from tests.detectron2.shared import LAZY, SHAPES, TINY
 
 OPTIONS = [*TINY, "MODEL.AA.FILTER", "adaptive", "SOLVER.CHECKPOINT_PERIOD", "2"]
@@ -50,6 +51,23 @@ def test_a_run_trains_its_filters_resumes_exactly_and_is_evaluated(datasets, tmp
         assert torch.equal(state["momentum_buffer"], momenta[key]["momentum_buffer"])
     assert run(tmp_path, eval_only=True, resume=True).keys() == results.keys()
     assert "training 7 filters" in (tmp_path / "log.txt").read_text()
+
+
+def test_two_processes_give_the_ap_of_one(datasets, tiny_weights, tmp_path):
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        args = argparse.Namespace(config_file=SHAPES, opts=[*OPTIONS, "OUTPUT_DIR", str(out)])
+        args.eval_only, args.resume, args.weights = True, False, tiny_weights
+        args.num_gpus, args.num_machines, args.machine_rank, args.dist_url = processes, 1, 0, "auto"
+        launch(args, lazy=False)
+        lines = (out / "log.txt").read_text().splitlines()
+        aps = [line.split("copypaste: ")[1] for line in lines if "copypaste: " in line]
+        rows = json.loads((out / "inference/coco_instances_results.json").read_text())
+        found.append((aps, sorted(json.dumps(row, sort_keys=True) for row in rows)))
+    assert found[0] == found[1]
+    aps, rows = found[0]
+    assert aps[0] == "Task: bbox" and len(aps) == 6 and len(rows) >= 20
 
 
 def test_a_lazy_config_trains_and_is_evaluated(datasets, tmp_path):
