@@ -64,18 +64,22 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
     evaluation = step("evaluate", work, [*evaluate, "--cfg-options", *overrides])
     records = work / "consistency" / Path(run.experiment.config).stem
     costs = {"training": training, "evaluation": evaluation}
-    measured = {"size": size_of(run, overrides), "host": host_metrics(work), **costs}
+    measured = {"host": host_metrics(work), **inspect(run, work, data, overrides), **costs}
     return keep(run, records, measured, results, commit())
 
 
-def size_of(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
-    """Parameters and multiply-accumulates of a run's network, by the host that builds it."""
+def inspect(run: Run, work: Path, data: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """`size` of a run's network, and what its filters do (of MMSegmentation's), by its host."""
     config = ROOT / run.experiment.config
     if host_of(config) == MMSEGMENTATION:
         from aa_plugins.mmseg import evaluate as host
-    else:
-        from aa_plugins.detectron2 import evaluate as host
-    return host.size_of(config, overrides)
+
+        weights = weights_of(work)
+        filters = host.filters_at_work(config, weights, data, overrides)
+        return {"size": host.size_of(config, overrides), "filters": filters}
+    from aa_plugins.detectron2 import evaluate as host
+
+    return {"size": host.size_of(config, overrides), "filters": {}}
 
 
 def mmseg_overrides(run: Run) -> list[str]:

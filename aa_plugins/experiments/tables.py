@@ -123,6 +123,19 @@ def cost(results: Results) -> Table:
     return Table(header, tuple(rows))
 
 
+def filters(results: Results) -> Table:
+    """What the predicted filters do: means over sites and seeds of two distances, in percent."""
+    rows = []
+    for variant in results.variants():
+        found = [site for r in results.records[variant].values() for site in r["filters"].values()]
+        means = [
+            f"{100 * sum(site[name] for site in found) / len(found):.1f}" if found else ABSENT
+            for name in ("departure", "spread")
+        ]
+        rows.append((variant, *means))
+    return Table(("", "departure from the fixed blur", "spread between places"), tuple(rows))
+
+
 def host(results: Results) -> Table:
     """What the host measured itself on whole images, by seed."""
     names = ("bbox/AP", "bbox/AP50", "segm/AP", "segm/AP50")
@@ -165,6 +178,7 @@ KINDS: dict[str, Callable[[Results], Table]] = {
     "boundary": boundary,
     "beside": beside,
     "cost": cost,
+    "filters": filters,
     "host": host,
     "verdicts": verdicts,
     "runs": runs,

@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from tqdm import tqdm
 
+from aa_plugins.diagnostics.filters import watch
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.mmseg.consistency import (
@@ -64,6 +65,32 @@ def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str,
         model(torch.zeros(1, 3, height, width), mode="tensor")
     parameters = sum(p.numel() for p in model.parameters())
     return {"parameters": parameters, "macs": macs[0], "input": [height, width]}
+
+
+def filters_at_work(
+    config_file: str | Path,
+    weights: str | Path,
+    data_root: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    images: int = 4,
+) -> dict[str, dict[str, float]]:
+    """What every predicted filter does on images spread over a config's test set; see `watch`.
+
+    Args:
+        overrides: KEY=VALUE.
+    """
+    init_default_scope("mmseg")
+    cfg = load_config(config_file, "out/mmengine", overrides, data_root)
+    cfg.model.pretrained = None
+    model = MODELS.build(cfg.model).eval()
+    load_weights(model, read_checkpoint(weights))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    with watch(model) as found:
+        for index in np.linspace(0, len(dataset) - 1, images, dtype=int):
+            sample = dataset[int(index)]
+            batch = {"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]}
+            model.test_step(batch)
+    return found
 
 
 def evaluate(

@@ -51,6 +51,7 @@ def write(folder: Path, variant: str, seed: int, equal: np.ndarray) -> None:
         "environment": {"torch": "2", "threads": 1, "gpu": None},
         "options": [],
         "host": {},
+        "filters": {"maxpool": {"departure": 0.1, "spread": 0.02}},
         "commit": "abc",
         "date": "2026-01-01",
     }

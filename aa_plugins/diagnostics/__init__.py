@@ -1,0 +1,1 @@
+"""What filters do in a trained network."""

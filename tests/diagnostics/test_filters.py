@@ -1,0 +1,47 @@
+"""Departure from the fixed blur, and spread between places."""
+
+import pytest
+import torch
+from torch import nn
+
+from aa_plugins import AdaptiveBlurPool2d, FilterBankPool2d
+from aa_plugins.diagnostics.filters import watch
+
+
+def measured(layer, x):
+    model = nn.Sequential(layer).eval()
+    with watch(model) as found:
+        model(x)
+    return found["0"]
+
+
+@pytest.mark.parametrize("kind", [AdaptiveBlurPool2d, FilterBankPool2d])
+def test_the_binomial_start_is_the_fixed_blur_everywhere(kind):
+    found = measured(kind(8), torch.randn(2, 8, 9, 9))
+    assert found["departure"] < 1e-6 and found["spread"] < 1e-6
+
+
+def test_the_identity_start_departs_by_all_but_the_middle_tap():
+    found = measured(FilterBankPool2d(8, init="identity"), torch.randn(2, 8, 9, 9))
+    assert found["departure"] == pytest.approx(0.75) and found["spread"] < 1e-6
+
+
+def test_two_kernels_at_half_of_the_places_each_are_half_their_distance_from_the_mean():
+    layer = FilterBankPool2d(1, (1, 3), stride=1, groups=1, init="paper", pad_mode="replicate")
+    layer.conv.weight.data.zero_()
+    layer.conv.weight.data[0, 0, 1, 1], layer.conv.weight.data[1, 0, 1, 1] = 100.0, -100.0
+    x = torch.ones(1, 1, 4, 6)
+    x[..., :3] = -1.0  # here the binomial, there the identity: 0.75 apart
+    found = measured(layer, x)
+    assert found["spread"] == pytest.approx(0.75 / 2)
+    assert found["departure"] == pytest.approx(0.75 / 2)
+
+
+def test_passes_add_up_and_the_hooks_go():
+    layer = FilterBankPool2d(8, init="paper")
+    model = nn.Sequential(layer).eval()
+    with watch(model) as found:
+        for seed in range(3):
+            model(torch.randn(1, 8, 9, 9, generator=torch.Generator().manual_seed(seed)))
+    assert 0 < found["0"]["spread"] < found["0"]["departure"] < 1
+    assert not layer._forward_hooks
