@@ -42,7 +42,8 @@ class Claim:
         metric: which number decides, as "mASSC" or "mask/mAISC".
         of: the variant it is about.
         against: the variant it is compared with; none for a claim about the number itself.
-        direction: "higher" or "lower" than `against`, or "zero": not told apart from zero.
+        direction: "higher" or "lower" than `against`, or "zero": not told apart from it; without
+            `against`, from the number 0.
     """
 
     text: str
