@@ -3,6 +3,7 @@ processes."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from aa_plugins.detectron2.consistency import (
 )
 from aa_plugins.detectron2.datasets import register_coco_paths
 from aa_plugins.detectron2.weights import load_weights
+from aa_plugins.diagnostics.filters import watch
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.hosts import DETECTRON2_YAML, host_of
@@ -77,6 +79,29 @@ def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str,
         model.backbone(torch.zeros(1, 3, 224, 224, device=model.device))
     parameters = sum(p.numel() for p in model.parameters())
     return {"parameters": parameters, "backbone_macs": macs[0], "input": [224, 224]}
+
+
+def filters_at_work(
+    config_file: str | Path,
+    weights: str | Path,
+    data_root: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    images: int = 4,
+) -> dict[str, dict[str, float]]:
+    """What every predicted filter does on images spread over a config's test set; see `watch`.
+
+    Args:
+        overrides: KEY=VALUE.
+    """
+    if data_root is not None:
+        os.environ["DETECTRON2_DATASETS"] = str(data_root)
+    task = _task(*_load(config_file, overrides))
+    load_weights(task.model, str(weights))
+    task.model.eval()
+    with watch(task.model) as found:
+        for index in torch.linspace(0, len(task.dataset) - 1, images).int().tolist():
+            task.model([task.mapper(copy.deepcopy(task.dataset[index]))])
+    return found
 
 
 def evaluate(

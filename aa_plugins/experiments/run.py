@@ -69,17 +69,14 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
 
 
 def inspect(run: Run, work: Path, data: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """`size` of a run's network, and what its filters do (of MMSegmentation's), by its host."""
+    """`size` of a run's network, and what its `filters` do, by the host that builds it."""
     config = ROOT / run.experiment.config
     if host_of(config) == MMSEGMENTATION:
         from aa_plugins.mmseg import evaluate as host
-
-        weights = weights_of(work)
-        filters = host.filters_at_work(config, weights, data, overrides)
-        return {"size": host.size_of(config, overrides), "filters": filters}
-    from aa_plugins.detectron2 import evaluate as host
-
-    return {"size": host.size_of(config, overrides), "filters": {}}
+    else:
+        from aa_plugins.detectron2 import evaluate as host
+    filters = host.filters_at_work(config, weights_of(work), data, overrides)
+    return {"size": host.size_of(config, overrides), "filters": filters}
 
 
 def mmseg_overrides(run: Run) -> list[str]:

@@ -126,6 +126,15 @@ def test_two_processes_and_a_resumed_run_measure_what_one_does(datasets, tiny_we
             OVERRIDES.pop()
 
 
+def test_size_and_filters_of_a_config(datasets, tiny_weights):
+    found = host.filters_at_work(SHAPES, tiny_weights, overrides=OVERRIDES, images=2)
+    assert len(found) == 7  # the stem's pool, and conv2 and shortcut of three stages
+    assert all(0 <= site["spread"] and 0 <= site["departure"] < 1 for site in found.values())
+    plain, filtered = (host.size_of(SHAPES, OVERRIDES[:n]) for n in (-1, len(OVERRIDES)))
+    assert filtered["parameters"] > plain["parameters"]
+    assert filtered["backbone_macs"] > plain["backbone_macs"] > 1e8
+
+
 def test_crowds_and_empty_images_are_measured(shapes, tiny_weights, tmp_path):
     shutil.copytree(shapes / "shapes", tmp_path / "shapes")
     path = tmp_path / "shapes/instances_val.json"

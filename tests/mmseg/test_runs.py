@@ -17,7 +17,13 @@ from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.layers import filters_of
 from aa_plugins.mmseg.amp import CpuAmpOptimWrapper
-from aa_plugins.mmseg.evaluate import evaluate, predict_pair, protocol_of
+from aa_plugins.mmseg.evaluate import (
+    evaluate,
+    filters_at_work,
+    predict_pair,
+    protocol_of,
+    size_of,
+)
 from aa_plugins.mmseg.runs import load_config, read_checkpoint
 from aa_plugins.mmseg.train import main
 
@@ -80,6 +86,18 @@ def test_one_test_run_gives_accuracy_and_consistency(tested):
     assert summary["controls"]["noise_floor"]["value"] == 100
     low, value, high = (summary["mASSC"][key] for key in ("low", "value", "high"))
     assert low <= value <= high
+
+
+def test_size_and_filters_of_a_config(tested, tiny_config, shapes):
+    folder, _ = tested
+    found = filters_at_work(tiny_config, folder / "weights.pth", shapes, images=2)
+    assert len(found) == 5
+    assert all(0 < site["spread"] < site["departure"] < 0.1 for site in found.values())
+    plain, filtered = (
+        size_of(tiny_config, [f"model.backbone.aa.filter={name}"]) for name in ("none", "adaptive")
+    )
+    assert filtered["parameters"] > plain["parameters"]
+    assert filtered["macs"] > plain["macs"] > 1e6
 
 
 def test_training_moved_every_filter(trained):
