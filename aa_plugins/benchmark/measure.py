@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +42,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time every task once a round, so that a slow spell of the machine meets them all.
 
-    The order rotates from round to round: what runs after a task that emptied the caches, or made
-    the allocator give its memory back, pays for that.
+    The order is drawn anew each round (seeded): what runs after a task that emptied the caches, or
+    made the allocator give its memory back, pays for that.
 
     Args:
         tasks: name → what to call. A first round is not counted.
@@ -51,12 +52,13 @@ def interleaved(
     _, clock = clock_of(device, torch.get_num_threads())
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    order, draw = [*tasks], random.Random(0)
     for counted in trange(-1, rounds, desc=what, leave=False):
-        turn = counted % len(tasks)
-        for name, task in [*tasks.items()][turn:] + [*tasks.items()][:turn]:
+        draw.shuffle(order)
+        for name in order:
             wait()
             start = clock()
-            task()
+            tasks[name]()
             wait()
             if counted >= 0:
                 seconds[name].append(clock() - start)
