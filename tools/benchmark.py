@@ -43,7 +43,7 @@ def main() -> None:
     rows = []
     for name in arguments.suites or SUITES:
         for found in SUITES[name](arguments.rounds, arguments.device):
-            rows += found
+            rows += [{"suite": name, **row} for row in found]
             print(f"\n{as_markdown(found)}", flush=True)
             arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     print(f"\nwrote {arguments.out}")

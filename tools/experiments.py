@@ -17,7 +17,7 @@ from aa_plugins.experiments import plan
 ROOT = Path(__file__).resolve().parents[1]
 DECLARATIONS = ROOT / "configs/experiments"
 RESULTS = ROOT / "docs/results"
-PAGES = (ROOT / "README.md", ROOT / "docs/results.md")
+PAGES = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/benchmark.md")
 
 
 def parse_args() -> argparse.Namespace:

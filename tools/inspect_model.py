@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """What anti-aliasing does to a timm model: the report of its sites, parameters and MACs.
 
-    python tools/inspect_model.py resnet50 --aa filter=bank stem=True
-    python tools/inspect_model.py --all        # the table of docs/timm.md; goes on where it stopped
+python tools/inspect_model.py resnet50 --aa filter=bank stem=True
+python tools/inspect_model.py --all        # the table of docs/timm.md; goes on where it stopped
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
-"""Rows of measurements as a Markdown table."""
+"""Rows of measurements as Markdown tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+from aa_plugins.report.table import Table
 
 COLUMNS = {
     "case": ("case", "{}"),
@@ -21,13 +25,48 @@ COLUMNS = {
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """One table; columns that no row fills are left out. Seconds are shown as milliseconds."""
     names = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
-    lines = [[COLUMNS[name][0] for name in names], ["---"] * len(names)]
+    cells = []
     for row in rows:
         scaled = row | {name: 1e3 * row[name] for name in ("minimum", "median")}
-        lines.append(
-            [
-                "" if scaled.get(name) is None else COLUMNS[name][1].format(scaled[name])
-                for name in names
-            ]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        found = ((COLUMNS[name][1], scaled.get(name)) for name in names)
+        cells.append(tuple("" if v is None else form.format(v) for form, v in found))
+    return Table(tuple(COLUMNS[name][0] for name in names), tuple(cells)).markdown()
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """The rows of every JSON that `tools/benchmark.py` wrote into a folder.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise ValueError(f"no measurements in {folder}: run tools/benchmark.py --out there first")
+    return [row for file in files for row in json.loads(file.read_text())["rows"]]
+
+
+def cases(rows: Sequence[dict[str, Any]]) -> str:
+    """A table for each case."""
+    names = dict.fromkeys(row["case"] for row in rows)
+    return "\n\n".join(as_markdown([r for r in rows if r["case"] == name]) for name in names)
+
+
+def over_plain(rows: Sequence[dict[str, Any]]) -> str:
+    """Networks × variants: time over the plain network's."""
+    rows = [row for row in rows if row.get("over_plain") is not None]
+    variants = [*dict.fromkeys(row["variant"] for row in rows if row["variant"] != "plain")]
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        found = {row["variant"]: row for row in rows if row["case"] == case}
+        lines.append((case, *(f"{found[variant]['over_plain']:.2f}" for variant in variants)))
+    return Table(("", *variants), tuple(lines)).markdown()
+
+
+# What a page can show of a folder of measurements.
+KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
+    **{
+        suite: lambda rows, suite=suite: cases([row for row in rows if row["suite"] == suite])
+        for suite in ("layer", "network", "host", "evaluation")
+    },
+    "over-plain": over_plain,
+}

@@ -1,6 +1,7 @@
 """Tables of experiments in Markdown files, between markers, so that one command renews them.
 
-A table stands between `<!-- table: EXPERIMENT/KIND -->` and `<!-- end -->`.
+A table stands between `<!-- table: EXPERIMENT/KIND -->` and `<!-- end -->`. What
+`tools/benchmark.py` measured goes by the name "benchmark".
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from aa_plugins.benchmark import table as benchmark
 from aa_plugins.experiments.plan import load
 from aa_plugins.experiments.results import Results
 from aa_plugins.report.table import ABSENT, Table, difference_table, label, result_table
 
 MARKED = re.compile(r"(<!-- table: ([\w-]+)/([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BENCHMARK = "benchmark"
 EDGES = tuple(f"boundary/{band}" for band in (1, 3, 5, 15))
 CONTROLS = tuple(f"controls/{role}" for role in ("noise_floor", "same_phase", "near", "half"))
 BESIDE = ("class_mean", "worst", "divergence")
@@ -33,8 +36,11 @@ def renew(text: str, declarations: Path, folder: Path) -> str:
 
     def table(match: re.Match) -> str:
         begin, name, kind, end = match.groups()
-        if kind not in KINDS:
-            raise ValueError(f"no table {name}/{kind}: choose one of {', '.join(KINDS)}")
+        kinds = benchmark.KINDS if name == BENCHMARK else KINDS
+        if kind not in kinds:
+            raise ValueError(f"no table {name}/{kind}: choose one of {', '.join(kinds)}")
+        if name == BENCHMARK:
+            return f"{begin}\n{kinds[kind](benchmark.measured(folder / BENCHMARK))}\n\n{end}"
         if name not in read:
             read[name] = Results.read(load(declarations / f"{name}.yaml"), folder)
         if not read[name].records:
