@@ -10,9 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from aa_plugins.ops.geometry import memory_format_of, out_size, pad2d, source_index
-
-LARGE = 2**18  # values of one image from which the copy costs more than the border done apart
+from aa_plugins.ops.geometry import is_large, memory_format_of, out_size, pad2d, source_index
 
 
 def border_conv2d(
@@ -28,7 +26,7 @@ def border_conv2d(
     Args:
         weight: (C', C / groups, k, k), k odd.
     """
-    if _is_large(x, weight):
+    if _is_apart_faster(x, weight):
         if not torch.is_grad_enabled():
             return _convolve(x, weight, bias, stride, pad_mode)
         if _gradient_is_slow(x, weight, bias):
@@ -36,11 +34,11 @@ def border_conv2d(
     return F.conv2d(pad2d(x, weight.shape[-1], pad_mode), weight, bias, stride, groups=groups)
 
 
-def _is_large(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def _is_apart_faster(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
-        x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and x[:1].numel() >= LARGE
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # the strips of one size would be recorded
+        and is_large(x)
         and min(x.shape[-2:]) >= weight.shape[-1]
         and x.shape[1] == weight.shape[1]  # no groups
         and x.dtype == weight.dtype

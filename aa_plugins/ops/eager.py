@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from aa_plugins.ops.geometry import fold_border, kernel_size_of, pad2d
+from aa_plugins.ops.geometry import fold_border, is_large, kernel_size_of, pad2d
 from aa_plugins.ops.reference import taps_from_logits
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
@@ -29,10 +29,14 @@ def forward(
     """(N, C, H, W) and (N, G, L, H', W') → (N, C, H', W'), as `reference.blur_from_logits`."""
     taps = taps_from_logits(logits, softmax, bank, gate)
     accumulator = torch.promote_types(x.dtype, taps.dtype)
-    padded = pad2d(x, kernel_size_of(taps.shape[2]), pad_mode)
+    kernel_size = kernel_size_of(taps.shape[2])
     total = torch.zeros(_out_shape(x, taps), dtype=accumulator, device=x.device)
-    for tap, window in enumerate(_windows(_phases(padded, stride), taps, stride)):
-        total.addcmul_(window, taps[:, :, tap].unsqueeze(2))
+    # Large images one by one: the copies of one reuse the memory of the one before.
+    images = 1 if is_large(x) else max(1, len(x))
+    for image, weights, part in zip(x.split(images), taps.split(images), total.split(images)):
+        phases = _phases(pad2d(image, kernel_size, pad_mode), stride)
+        for tap, window in enumerate(_windows(phases, weights, stride)):
+            part.addcmul_(window, weights[:, :, tap].unsqueeze(2))
     return total.flatten(1, 2).to(x.dtype)
 
 

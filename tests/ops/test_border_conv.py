@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aa_plugins.ops import border_conv
+from aa_plugins.ops import geometry
 from aa_plugins.ops.border_conv import _BorderConv, border_conv2d
 from aa_plugins.ops.geometry import pad2d
 
@@ -17,7 +17,7 @@ PAD_MODES = ["reflect", "replicate", "zeros", "circular"]
 
 @pytest.fixture
 def every_image_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(border_conv, "LARGE", 1)
+    monkeypatch.setattr(geometry, "LARGE", 1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -33,7 +33,7 @@ def test_equals_padding_and_convolving(
     pad_mode: str, kernel_size: int, stride: int, height: int, width: int, channels: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(border_conv, "LARGE", 1)
+        patch.setattr(geometry, "LARGE", 1)
         generator = torch.Generator().manual_seed(height * 16 + width)
         x = torch.randn(2, channels, height, width, generator=generator, requires_grad=True)
         weight = torch.randn(3, channels, kernel_size, kernel_size, generator=generator)
@@ -114,3 +114,23 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
         rtol=0.05 if dtype == torch.bfloat16 else 1e-6,
         atol=0.2 if dtype == torch.bfloat16 else 1e-6,
     )
+
+
+@pytest.mark.usefixtures("every_image_is_large")
+def test_what_is_traced_or_exported_at_one_size_runs_at_another() -> None:
+    class Convolution(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(3, 4, 3, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return border_conv2d(x, self.weight, None, 2, "replicate")
+
+    module, example, x = Convolution().eval(), torch.randn(1, 4, 10, 12), torch.randn(1, 4, 9, 17)
+    sizes = {"x": {2: torch.export.Dim("h", min=4), 3: torch.export.Dim("w", min=4)}}
+    with torch.no_grad():
+        expected = module(x)
+        traced = torch.jit.trace(module, example)
+        exported = torch.export.export(module, (example,), dynamic_shapes=sizes).module()
+        for found in (traced(x), exported(x)):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
