@@ -46,6 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", default="out/consistency", metavar="DIR", help="%(default)s")
     parser.add_argument("--resume", action="store_true", help="keep the images that are done")
     parser.add_argument("--data-root", metavar="DIR", help="folder of the data sets")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, metavar="N", help="processes, for models of Detectron2"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--protocol", metavar="JSON", help='such as \'{"kind": "pairs", "pairs": 4}\'')
     how.add_argument("--preset", metavar="NAME", help="zhang, zou, zou-worst, lps or lps-linear")
@@ -95,6 +98,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, list[dict]], Protocol]:
         if args.data_root:  # Detectron2 reads it on import, for its own datasets
             os.environ["DETECTRON2_DATASETS"] = args.data_root
         from aa_plugins.detectron2 import evaluate as host
+    if args.num_gpus > 1 and hosts & {MMSEGMENTATION, TORCHVISION}:
+        raise ValueError(f"--num-gpus {args.num_gpus} is for models of Detectron2: leave it out")
+    processes = {"processes": args.num_gpus} if args.num_gpus > 1 else {}
     protocol = choose_protocol(args, host.protocol_of)
     records = {
         name: host.evaluate(
@@ -105,6 +111,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, list[dict]], Protocol]:
             data_root=args.data_root,
             overrides=args.cfg_options,
             resume=args.resume,
+            **processes,
         )
         for name, config, weights in zip(names_of(args), args.config_file, args.weights)
     }

@@ -34,6 +34,7 @@ DC5 = (
 ).split()
 TORCHVISION = ["MODEL.RESNETS.STRIDE_IN_1X1", "False"]
 R101 = ["MODEL.RESNETS.DEPTH", "101"]
+X101 = "MODEL.RESNETS.NUM_GROUPS 32 MODEL.RESNETS.WIDTH_PER_GROUP 8".split()  # its blocks
 
 
 def backbone(*options):
@@ -59,13 +60,15 @@ def pair(*options):
         pytest.param([], id="R50-FPN-msra"),
         pytest.param(TORCHVISION, id="R50-FPN-torchvision"),
         pytest.param([*TORCHVISION, *DC5, "MODEL.AA.STEM", "True"], id="R50-DC5-stem"),
-        pytest.param(R101, id="R101-FPN", marks=pytest.mark.slow),
-        pytest.param([*R101, *C4], id="R101-C4", marks=pytest.mark.slow),
-        pytest.param([*R101, *DC5], id="R101-DC5", marks=pytest.mark.slow),
+        pytest.param(R101, id="R101-FPN"),
+        pytest.param([*R101, *C4], id="R101-C4"),
+        pytest.param([*R101, *DC5], id="R101-DC5"),
+        pytest.param([*TORCHVISION, *X101], id="X50-FPN"),
     ],
 )
 def test_identity_keeps_a_resnets_function_on_odd_maps(options):
-    # In double precision: 50 layers on noise blow rounding in single precision up to 2e-5.
+    # In double precision: convolutions round differently at stride 1 and 2, and in single precision
+    # 50 layers with perturbed norms make 1.0e-5 to 1.9e-5 of that.
     plain, twin = (model.double() for model in pair(*options))
     image = torch.randn(1, 3, *ODD, dtype=torch.float64)
     with torch.no_grad():
@@ -78,11 +81,7 @@ def test_identity_keeps_a_resnets_function_on_odd_maps(options):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "convnext_atto",
-        pytest.param("convnext_tiny", marks=pytest.mark.slow),
-        "swin_tiny_patch4_window7_224",
-    ],
+    ["convnext_atto", "convnext_tiny", "swin_tiny_patch4_window7_224"],
 )
 def test_identity_keeps_a_timm_backbones_function_on_odd_maps(name):
     plain = TIMMBackbone(name, {"filter": "none"})

@@ -34,25 +34,22 @@ def twins(config, *options):
     ("config", "options"),
     [
         pytest.param(SHAPES, [], id="R18"),
-        pytest.param(COCO, [], id="R50-msra", marks=pytest.mark.slow),
+        pytest.param(COCO, [], id="R50-msra"),
         pytest.param(
             COCO,
             ["MODEL.RESNETS.STRIDE_IN_1X1", "False"],
             id="R50-torchvision",
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             COCO,
             "MODEL.BACKBONE.NAME build_aa_timm_fpn_backbone MODEL.TIMM.NAME convnext_tiny".split(),
             id="convnext",
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             COCO,
             "MODEL.BACKBONE.NAME build_aa_timm_fpn_backbone "
             "MODEL.TIMM.NAME swin_tiny_patch4_window7_224".split(),
             id="swin",
-            marks=pytest.mark.slow,
         ),
     ],
 )
