@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aa_plugins.config import AAConfig
@@ -87,15 +87,18 @@ def load_yaml(
 def load_lazy(
     config_file: str, overrides: list[str] | None = None, weights: str | None = None
 ) -> DictConfig:
-    """A LazyConfig with `key=value` overrides.
+    """A LazyConfig with `key=value` overrides; `+key=value` adds a key.
 
     Args:
         weights: overrides train.init_checkpoint.
 
     Raises:
-        ValueError: for a key that doesn't exist.
+        ValueError: for a key that doesn't exist, naming the nearest that does.
     """
     cfg = LazyConfig.load(config_file)
+    for override in overrides or []:
+        if not override.startswith("+"):
+            _check_exists(cfg, override.split("=", 1)[0], config_file)
     try:
         cfg = LazyConfig.apply_overrides(cfg, overrides or [])
     except (AssertionError, KeyError, OmegaConfBaseException) as error:
@@ -106,6 +109,23 @@ def load_lazy(
         logger.warning("No GPU: train.device is cpu")
         cfg.train.device = "cpu"
     return cfg
+
+
+def _check_exists(cfg: DictConfig, key: str, config_file: str) -> None:
+    """LazyConfig itself takes any key; those of a callable's arguments the callable checks."""
+    parts = key.split(".")
+    parent, absent = cfg, object()
+    for number in range(1, len(parts) + 1):
+        if not OmegaConf.is_config(parent) or "_target_" in parent:
+            return
+        path = ".".join(parts[:number])
+        node = OmegaConf.select(cfg, path, default=absent)
+        if node is absent:
+            known = map(str, parent) if isinstance(parent, DictConfig) else []
+            nearest = difflib.get_close_matches(parts[number - 1], list(known), n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ValueError(f"{config_file}: no key {path} (+{key}=... adds it){hint}")
+        parent = node
 
 
 def _keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:

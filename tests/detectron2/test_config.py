@@ -85,6 +85,30 @@ def test_lazy_overrides_reach_the_filter():
     assert hasattr(model.backbone.bottom_up.res3[0], "prefilter")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_itr=5", "no key train.max_itr .*did you mean max_iter"),
+        ("mdel.backbone.freeze_at=0", "no key mdel .*did you mean model"),
+        ("train.max_iter.x=5", "train.max_iter is not a config"),
+    ],
+)
+def test_slips_in_lazy_overrides_are_named(override, message):
+    path = str(CONFIGS / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_adaptive.py")
+    with pytest.raises(ValueError, match=message):
+        load_lazy(path, [override])
+
+
+def test_what_a_lazy_callable_takes_can_be_added():
+    path = str(CONFIGS / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_adaptive.py")
+    cfg = load_lazy(path, ["+train.seed=3", "model.backbone.bottom_up.aa.kernel_size=5"])
+    assert cfg.train.seed == 3
+    assert {layer.kernel_size for _, layer in filters_of(instantiate(cfg.model))} == {5}
+    cfg = load_lazy(path, ["model.backbone.bottom_up.aa.kernel_sise=5"])
+    with pytest.raises(ValueError, match="unknown AAConfig field 'kernel_sise'"):
+        instantiate(cfg.model.backbone.bottom_up)
+
+
 def test_timm_lazy_config_builds_without_a_download():
     path = str(CONFIGS / "COCO-InstanceSegmentation/mask_rcnn_swin_tiny_FPN_3x_adaptive.py")
     cfg = load_lazy(path, ["model.backbone.bottom_up.pretrained=False"])
