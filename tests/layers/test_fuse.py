@@ -20,10 +20,11 @@ def perturbed(layer: nn.Module) -> nn.Module:
     return layer.eval()
 
 
+@pytest.mark.parametrize("seen", ["raw", "blurred"])
 @pytest.mark.parametrize("predictor", ["full", "separable"])
 @pytest.mark.parametrize("kind", [AdaptiveBlurPool2d, FilterBankPool2d])
-def test_fused_filter_computes_the_same(kind: type[nn.Module], predictor: str) -> None:
-    layer = perturbed(kind(16, init="identity", predictor=predictor))
+def test_fused_filter_computes_the_same(kind: type[nn.Module], predictor: str, seen: str) -> None:
+    layer = perturbed(kind(16, init="identity", predictor=predictor, predictor_input=seen))
     x = torch.randn(2, 16, 11, 14)
     expected = layer(x)
     assert fuse(nn.Sequential(layer)) == ["0"]

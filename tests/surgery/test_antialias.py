@@ -80,6 +80,15 @@ def test_groups_that_do_not_divide_are_replaced_by_their_common_divisor():
     assert str(report).count("48 groups don't divide") == 7
 
 
+def test_a_bank_has_the_members_and_the_predictor_that_the_configuration_names():
+    model = timm.create_model("resnet18")
+    antialias(model, AAConfig(filter="bank", taps=(3, 5), predictor_input="blurred"))
+    assert {(f.taps, f.predictor_input) for _, f in filters_of(model)} == {((3, 5), "blurred")}
+    default = timm.create_model("resnet18")
+    antialias(default, AAConfig(filter="bank", kernel_size=5))
+    assert {(f.taps, f.predictor_input) for _, f in filters_of(default)} == {((1, 3, 5), "raw")}
+
+
 @pytest.mark.parametrize("stride", [8, 16])
 def test_stages_that_dilate_get_filters_at_stride_one_when_asked(stride):
     plain = timm.create_model("resnet26", output_stride=stride)
