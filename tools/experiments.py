@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from aa_plugins.experiments import plan
@@ -53,10 +54,8 @@ def execute(args: argparse.Namespace) -> None:
     from aa_plugins.experiments.run import execute as execute_run
 
     experiment = plan.load(DECLARATIONS / f"{args.name}.yaml")
-    unknown = set(args.variants or ()) - set(experiment.variants)
-    if unknown:
-        known = ", ".join(experiment.variants)
-        raise ValueError(f"--variants {min(unknown)}: {args.name} has {known}")
+    check("--variants", args.variants, experiment.variants)
+    check("--seeds", args.seeds, experiment.seeds)
     runs = [
         run
         for run in experiment.runs()
@@ -71,6 +70,12 @@ def execute(args: argparse.Namespace) -> None:
             continue
         print(f"{where}: running, logs in {roots[1] / run.experiment.name / run.name}", flush=True)
         execute_run(run, *roots, RESULTS)
+
+
+def check(option: str, asked: Iterable | None, declared: Iterable) -> None:
+    """Raise ValueError where something is asked for that an experiment doesn't declare."""
+    if unknown := sorted(set(asked or ()) - set(declared)):
+        raise ValueError(f"{option} {unknown[0]}: declared are {', '.join(map(str, declared))}")
 
 
 def is_finished(run: plan.Run) -> bool:

@@ -122,6 +122,12 @@ def test_a_number_far_from_zero_is_not_zero(experiment, tmp_path):
     assert results.verdict(zero).startswith("doesn't: +7")
 
 
+def test_two_functions_that_do_alike_are_not_told_apart(experiment, tmp_path):
+    same = Claim("As consistent", "mASSC", "blur", "none", direction="zero")
+    assert results_of(experiment, tmp_path, [0, 0, 0]).verdict(same).startswith("holds: ")
+    assert results_of(experiment, tmp_path, [9, 9, 9]).verdict(same).startswith("doesn't: +")
+
+
 def test_tables_are_renewed_between_their_markers(experiment, tmp_path):
     results_of(experiment, tmp_path, [10, 20, 30])
     (tmp_path / "known.yaml").write_text(json.dumps(DECLARATION))
