@@ -3,6 +3,8 @@
 
 python tools/inspect_model.py resnet50 --aa filter=bank stem=True
 python tools/inspect_model.py --all        # the table of docs/timm.md; goes on where it stopped
+
+Delete a line of the records to have a module measured anew, or name another file.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import timm
 import yaml
-from timm.models import is_model, list_modules
+from timm.models import is_model
 
 from aa_plugins import AAConfig
 from aa_plugins.timm.inspection import CHECKS, cost
+from aa_plugins.timm.models import TIMM_MODULES
 from aa_plugins.timm.sweep import document, sweep
+
+RECORDS = Path("docs/results/timm.jsonl")
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,14 +34,14 @@ def parse_args() -> argparse.Namespace:
     table = parser.add_argument_group("with --all")
     table.add_argument("--checks", nargs="+", choices=CHECKS, default=list(CHECKS))
     table.add_argument("--modules", nargs="+", metavar="MODULE", help="of timm; default: all")
-    table.add_argument("--results", type=Path, default=Path("out/timm.json"), metavar="FILE")
+    table.add_argument("--results", type=Path, default=RECORDS, metavar="FILE")
     table.add_argument("--table", type=Path, default=Path("docs/timm.md"), metavar="FILE")
     args = parser.parse_args()
     if args.all == bool(args.name):
         parser.error("give the name of a model, or --all")
     if args.name and not is_model(args.name):
         parser.error(f"timm has no model {args.name!r}: timm.list_models() lists them")
-    if unknown := sorted(set(args.modules or ()) - set(list_modules())):
+    if unknown := sorted(set(args.modules or ()) - set(TIMM_MODULES)):
         parser.error(f"timm has no module {unknown[0]!r}: timm.list_modules() lists them")
     return args
 
@@ -56,9 +60,9 @@ def aa_config(assignments: list[str]) -> AAConfig:
 def main() -> None:
     args = parse_args()
     if args.all:
-        rows = sweep(args.results, args.checks, args.modules or list_modules())
+        rows = sweep(args.results, args.checks, args.modules or TIMM_MODULES)
         args.table.parent.mkdir(parents=True, exist_ok=True)
-        args.table.write_text(document(rows, timm.__version__))
+        args.table.write_text(document(rows))
         print(f"{args.table}: {len(rows)} modules")
     else:
         print(cost(args.name, aa_config(args.aa)))

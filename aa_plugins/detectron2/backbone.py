@@ -84,14 +84,16 @@ def build_aa_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbo
 def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     """The feature pyramid that `MODEL.FPN` describes, on `bottom_up`."""
     channels = cfg.MODEL.FPN.OUT_CHANNELS
+    filtered = cfg.MODEL.AA.P6
+    top = AALastLevelMaxPool(channels, aa_config(cfg)) if filtered else LastLevelMaxPool()
+    # The coarsest level, which is p5 but for networks with other strides than usual.
+    top.in_feature = cfg.MODEL.FPN.IN_FEATURES[-1].replace("res", "p")
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=channels,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=(
-            AALastLevelMaxPool(channels, aa_config(cfg)) if cfg.MODEL.AA.P6 else LastLevelMaxPool()
-        ),
+        top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
 

@@ -31,7 +31,7 @@ def add_aa_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.NAME = "convnext_tiny"
     # Download timm's weights for that name.
     cfg.MODEL.TIMM.PRETRAINED = False
-    # The maps at strides 4, 8, 16 and 32.
+    # The maps at strides 4, 8, 16 and 32; others may have res1 (2) or res6 (64), or lack some.
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Rate of stochastic depth.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0

@@ -18,22 +18,24 @@ from aa_plugins.detectron2.backbone import antialias_backbone, build_fpn
 from aa_plugins.detectron2.config import aa_config
 
 STAGES = ("res2", "res3", "res4", "res5")
+STRIDES = {f"res{level}": 2**level for level in range(1, 7)}
 
 
 class TIMMBackbone(Backbone):
-    """A timm network under its own parameter names, giving NCHW maps at strides 4 to 32.
+    """A timm network under its own parameter names, giving an NCHW map for each stride.
 
     Args:
         name: timm's name of the network.
         aa: AAConfig or its fields; filter="none" keeps the network plain.
-        out_features: which of res2 to res5 to give.
+        out_features: which maps to give, res1 to res6 at strides 2 to 64; of several maps at one
+            stride, the last.
         pretrained: download timm's weights.
         freeze_at: stages to freeze, 1 being the stem and 2 the stem and res2; new filters train.
         in_channels: of the image.
         drop_path_rate: of stochastic depth.
 
     Raises:
-        ValueError: where the network has no maps at strides 4, 8, 16 and 32.
+        ValueError: where the network has no map at the stride of an output.
     """
 
     def __init__(
@@ -47,24 +49,23 @@ class TIMMBackbone(Backbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        unknown = sorted(set(out_features) - set(STAGES))
-        if unknown or not out_features:
-            raise ValueError(f"out_features={list(out_features)}: choose from {', '.join(STAGES)}")
         network = _create(name, pretrained, in_channels, drop_path_rate)
         rows = {row["reduction"]: index for index, row in enumerate(network.feature_info)}
-        if not {4, 8, 16, 32} <= set(rows):
+        known = [stage for stage, stride in STRIDES.items() if stride in rows]
+        missing = [stage for stage in out_features if stage not in known]
+        if missing or not out_features:
             raise ValueError(
-                f"{name} has maps at strides {sorted(rows)}, a pyramid needs 4, 8, 16 and 32: "
-                "choose a hierarchical network, such as convnext_tiny"
+                f"out_features={list(out_features)}: {name} has maps at strides {sorted(rows)}, "
+                f"choose from {', '.join(known) or 'those of a hierarchical network'}"
             )
-        self._out_features = [stage for stage in STAGES if stage in out_features]
-        self._out_feature_strides = {s: 4 * 2 ** STAGES.index(s) for s in self._out_features}
+        self._out_features = [stage for stage in known if stage in out_features]
+        self._out_feature_strides = {stage: STRIDES[stage] for stage in self._out_features}
         self._indices = [rows[stride] for stride in self._out_feature_strides.values()]
         self._out_feature_channels = {
             stage: network.feature_info[index]["num_chs"]
             for stage, index in zip(self._out_features, self._indices)
         }
-        stages = [network.feature_info[rows[stride]]["module"] for stride in (4, 8, 16, 32)]
+        stages = [network.feature_info[rows[s]]["module"] for s in sorted(rows) if s >= 4]
         # Weights past the last map would never get a gradient, which DDP takes for an error.
         network.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
         if freeze_at >= 1:
@@ -73,7 +74,7 @@ class TIMMBackbone(Backbone):
         self.network = antialias_backbone(network, aa)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(N, 3, H, W) → maps by name, (N, C, H/stride, W/stride)."""
+        """(N, C, H, W) → maps by name, (N, C', H/stride, W/stride)."""
         maps = self.network.forward_intermediates(
             x, indices=self._indices, output_fmt="NCHW", intermediates_only=True
         )

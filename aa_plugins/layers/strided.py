@@ -107,7 +107,7 @@ class SamePadded(Filtered):
             stride, dilation = self.same_stride[axis], _pair(getattr(self, "dilation", 1))[axis]
             windows.append(dilation * (_pair(self.kernel_size)[axis] - 1) + 1)
             size = x.shape[axis - 2]
-            total = torch.sym_max((out_size(size, stride) - 1) * stride + windows[-1] - size, 0)
+            total = _larger((out_size(size, stride) - 1) * stride + windows[-1] - size, 0)
             border += [total // 2, total - total // 2]
         value = -torch.inf if isinstance(self, nn.MaxPool2d) else 0.0
         x = super().forward(F.pad(x, border, value=value))
@@ -157,6 +157,20 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _larger(a: int, b: int) -> int:
+    """The larger of two sizes, which may be symbols of `torch.export`, or tensors of a tracer."""
+    if torch.jit.is_tracing():
+        return torch.maximum(torch.as_tensor(a), torch.as_tensor(b))
+    return torch.sym_max(a, b)
+
+
+def _smaller(a: int, b: int) -> int:
+    """The smaller of two such sizes."""
+    if torch.jit.is_tracing():
+        return torch.minimum(torch.as_tensor(a), torch.as_tensor(b))
+    return torch.sym_min(a, b)
+
+
 def _partial_windows(pool: nn.Module, x: torch.Tensor) -> tuple[int, int, int, int]:
     """Pixels that a `ceil_mode` pool reads beyond the right and bottom border, as F.pad's sizes."""
     if not pool.ceil_mode:
@@ -169,8 +183,7 @@ def _partial_windows(pool: nn.Module, x: torch.Tensor) -> tuple[int, int, int, i
         size = x.shape[axis - 2] + 2 * padding[axis]
         window = dilation[axis] * (kernel[axis] - 1) + 1
         # A window may not start in the padding behind the map.
-        steps = torch.sym_min(
-            out_size(size - window, stride), (x.shape[axis - 2] + padding[axis] - 1) // stride
-        )
-        extra.append(torch.sym_max(0, steps * stride + window - size))
+        last = (x.shape[axis - 2] + padding[axis] - 1) // stride
+        steps = _smaller(out_size(size - window, stride), last)
+        extra.append(_larger(0, steps * stride + window - size))
     return (0, extra[1], 0, extra[0])

@@ -12,6 +12,7 @@ from torch import nn
 from aa_plugins.config import AAConfig
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
 from aa_plugins.layers.strided import Filtered, convert, make_dense
+from aa_plugins.layers.unfused import keep_unfused
 from aa_plugins.surgery.report import AntialiasReport, ConvertedSite
 from aa_plugins.surgery.rows import Site, Skipped
 from aa_plugins.surgery.sites import find_sites
@@ -28,7 +29,8 @@ def antialias(
 
     Names of parameters and buffers stay as they are; a predicted filter adds keys below
     `prefilter` or `postfilter`, the fixed blur adds none. Sites are found by one forward pass on
-    fake tensors, which computes nothing and leaves the network as it is.
+    fake tensors, which computes nothing and leaves the network as it is. Blocks that timm could
+    fuse for deployment (`reparameterize_model`) are fused no more where they hold a filter.
 
     Args:
         model: any network from images (N, C, H, W) to whatever; load its weights first.
@@ -97,9 +99,12 @@ def _convert_site(model: nn.Module, site: Site, config: AAConfig, dry_run: bool)
     layer = build_filter(config, site.channels, site.stride, like)
     if not dry_run:
         layer.train(host.training)
-        for name in (site.name,) if site.dense is None else site.dense:
+        dense = (site.name,) if site.dense is None else site.dense
+        for name in dense:
             make_dense(model.get_submodule(name))
         convert(host, site.mixin, layer)
+        for name in (site.host, *dense):
+            keep_unfused(model, name)
     return ConvertedSite(
         name=site.name,
         kind=site.kind,

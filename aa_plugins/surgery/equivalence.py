@@ -29,8 +29,14 @@ def rouse(model: nn.Module, x: torch.Tensor, seed: int = 0) -> None:
             drawn = torch.rand(parameter.shape, generator=generator)
             low, high = _range(name, float(parameter.abs().max()))
             parameter.copy_(low + (high - low) * drawn)
+    calibrate(model, x)
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, x: torch.Tensor) -> None:
+    """Give every batch norm of `model` the statistics of `x`, in place; it ends in eval mode."""
     model.eval()
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train().reset_running_stats()
@@ -39,6 +45,11 @@ def rouse(model: nn.Module, x: torch.Tensor, seed: int = 0) -> None:
         model(x)
     for norm, momentum in zip(norms, momenta):
         norm.eval().momentum = momentum
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """Every batch norm of `model`, whatever its class and dimension."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
 def _range(name: str, start: float) -> tuple[float, float]:

@@ -50,7 +50,7 @@ class AntialiasedNHWC(Antialiased):
 def become_antialiased(model: nn.Module) -> None:
     """Give a converted timm model the behaviours above, in place."""
     extracts_features = isinstance(getattr(model, "feature_info", None), FeatureInfo)
-    if extracts_features and model.output_fmt == Format.NHWC:
+    if extracts_features and getattr(model, "output_fmt", Format.NCHW) == Format.NHWC:
         model.output_fmt = Format.NCHW
         mix_in(model, AntialiasedNHWC)
     else:

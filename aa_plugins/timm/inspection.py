@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from aa_plugins.config import AAConfig
 from aa_plugins.layers import PredictedFilter, filters_of
 from aa_plugins.surgery import antialias, filter_keys
-from aa_plugins.surgery.equivalence import relative_difference, rouse
+from aa_plugins.surgery.equivalence import batch_norms, calibrate, relative_difference, rouse
+from aa_plugins.timm.antialiased import become_antialiased
 
 # Every site, and the padding to export with.
 EVERYWHERE = AAConfig(init="identity", pad_mode="replicate", stem=True)
@@ -74,7 +75,11 @@ def check_sites(name: str) -> dict[str, Any]:
 
 
 def check_identity(name: str) -> dict[str, Any]:
-    """Outputs of the plain and of the converted model, at the default size and with odd maps."""
+    """Outputs of the plain and of the converted model, at the default size and with odd maps.
+
+    What would hide a difference is counted: parameters that are constant, batch norms that have
+    seen no image. A shift of the images by a pixel, and a blur, have to show.
+    """
     plain, converted, images = specimen(name)
     odd = odd_images(plain)
     small = images if odd is None else odd
@@ -90,23 +95,40 @@ def check_identity(name: str) -> dict[str, Any]:
             "odd_difference": odd is not None and _difference(converted(odd), reference),
             "roll": _difference(plain(small.roll(1, 3)), reference),
             "blur": _difference(blurred(small), reference),
+            "largest_output": max(float(output.abs().max()) for output in maps_of(output)),
+            "constant_parameters": sum(map(_is_constant, plain.parameters())),
+            "batch_norms": len(batch_norms(plain)),
+            "uncalibrated_batch_norms": sum(map(_is_uncalibrated, batch_norms(plain))),
             "macs": macs[0],
             "extra_macs": converted_macs[0] - macs[0],
         }
 
 
 def check_features(name: str) -> dict[str, Any]:
-    """Stage features of the plain and of the converted model, through timm's `features_only`."""
+    """Stage features of the plain and of the converted model, through timm's `features_only`.
+
+    Whether the maps that `aa_<name>` hands out are (N, C, H/stride, W/stride), with channels and
+    strides as its `feature_info` says, is checked at the default size.
+    """
     plain, converted, images = specimen(name, features_only=True)
     odd = odd_images(plain)
     small = images if odd is None else odd
+    strides = plain.feature_info.reduction()
     with torch.no_grad():
         reference = plain(small)
-        return {
+        row = {
             "features_only": True,
             "feature_difference": _difference(converted(small), reference),
             "feature_roll": _difference(plain(small.roll(1, 3)), reference),
         }
+        become_antialiased(converted)
+        maps = converted(images)
+    row["strides"] = strides
+    row["maps_as_announced"] = all(
+        map_.shape[1] == channels and _is_divided(images.shape[2:], stride, map_.shape[2:])
+        for map_, channels, stride in zip(maps, plain.feature_info.channels(), strides, strict=True)
+    )
+    return row
 
 
 def check_training(name: str) -> dict[str, Any]:
@@ -130,39 +152,89 @@ def check_training(name: str) -> dict[str, Any]:
 
 def check_compile(name: str) -> dict[str, Any]:
     """`torch.compile(fullgraph=True)`, which refuses graph breaks, with the graph run as it is."""
-    model, images, expected = _opened(name)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    with torch.no_grad():
-        return {"compile": _difference(compiled(images), expected)}
+
+    def compiled(model: nn.Module, images: torch.Tensor) -> Any:
+        torch._dynamo.reset()
+        return torch.compile(model, fullgraph=True, backend="eager")(images)
+
+    return _translated(name, "compile", compiled)
 
 
 def check_export(name: str) -> dict[str, Any]:
-    """`torch.export`, and ONNX run by onnxruntime."""
+    """`torch.export`."""
+
+    def exported(model: nn.Module, images: torch.Tensor) -> Any:
+        return torch.export.export(model, (images,), strict=False).module()(images)
+
+    return _translated(name, "export", exported)
+
+
+def check_onnx(name: str) -> dict[str, Any]:
+    """ONNX, run by onnxruntime; the exporter's optimizer, which takes longest, is left out."""
+    import onnx
     import onnxruntime
 
-    model, images, expected = _opened(name)
-    with torch.no_grad():
-        program = torch.export.export(model, (images,))
-        row = {"export": _difference(program.module()(images), expected)}
+    onnxruntime.set_default_logger_severity(3)  # no word on each constant that it can't fold
+    opsets = set()
+
+    def through_onnx(model: nn.Module, images: torch.Tensor) -> Any:
         file = io.BytesIO()
+        torch.onnx.export(model, (images,), file, dynamo=True, verbose=False, optimize=False)
+        graph = onnx.load_from_string(file.getvalue())
+        opsets.update(entry.version for entry in graph.opset_import if not entry.domain)
+        session = onnxruntime.InferenceSession(file.getvalue(), **ONNX_SESSION)
+        outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        return [*map(torch.from_numpy, outputs)]
+
+    return _translated(name, "onnx", through_onnx) | {"opset": max(opsets, default=None)}
+
+
+def _translated(
+    name: str, column: str, run: Callable[[nn.Module, torch.Tensor], Any]
+) -> dict[str, Any]:
+    """What the converted model computes after a translation; if that fails, whether ours is why."""
+    plain, model, image, expected = _opened(name)
+    with torch.no_grad():
         try:
-            torch.onnx.export(model, (images,), file, dynamo=True, verbose=False)
-            session = onnxruntime.InferenceSession(file.getvalue(), **ONNX_SESSION)
-            outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-        except Exception as error:  # the exporter's many errors are a result here
-            lines = str(error).splitlines() or [""]
-            return row | {"onnx_error": f"{type(error).__name__}: {lines[0]}"[:200]}
-    return row | {"onnx": _difference([*map(torch.from_numpy, outputs)], expected)}
+            return {column: _difference(run(model, image), expected)}
+        except Exception as error:  # a compiler's many errors are a result here
+            row = {f"{column}_error": summary(error)}
+        try:
+            run(plain, image)
+        except Exception as error:
+            row[f"{column}_error_of_plain"] = summary(error)
+        return row
+
+
+@lru_cache(maxsize=1)
+def _opened(name: str) -> tuple[nn.Module, nn.Module, torch.Tensor, Any]:
+    """A plain and a converted model whose filters do filter, the smallest image, the output."""
+    plain, converted, _ = specimen(name)
+    images = odd_images(plain)
+    images = _images(2, *_input_size(name)) if images is None else images
+    model = copy.deepcopy(converted)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, layer in filters_of(model):
+            layer.gate.uniform_(0.2, 0.8, generator=generator)
+        calibrate(model, images)  # or rounding errors would grow where a channel hardly varied
+        return plain, model, images[:1], model(images[:1])
+
+
+def summary(error: Exception) -> str:
+    """An error in a line of a table."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
 CHECKS: dict[str, Callable[[str], dict[str, Any]]] = {
     "sites": check_sites,
     "identity": check_identity,
     "training": check_training,
-    "features": check_features,
     "compile": check_compile,
     "export": check_export,
+    "onnx": check_onnx,
+    "features": check_features,
 }
 
 
@@ -241,15 +313,18 @@ def count_macs(model: nn.Module) -> Iterator[list[int]]:
     total.append(counter.get_total_flops() // 2 + sum(taps))
 
 
-def _opened(name: str) -> tuple[nn.Module, torch.Tensor, Any]:
-    """A converted model whose filters do filter, an image, and what it computes from that."""
-    _, converted, image = specimen(name)
-    model = copy.deepcopy(converted)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for _, layer in filters_of(model):
-            layer.gate.uniform_(0.2, 0.8, generator=generator)
-        return model, image, model(image)
+def _is_divided(size: torch.Size, stride: int, map_size: torch.Size) -> bool:
+    return all(abs(whole / stride - part) < 1 for whole, part in zip(size, map_size, strict=True))
+
+
+def _is_constant(parameter: nn.Parameter) -> bool:
+    return parameter.numel() > 1 and bool(parameter.min() == parameter.max())
+
+
+def _is_uncalibrated(norm: nn.Module) -> bool:
+    if not norm.track_running_stats:
+        return False
+    return not norm.running_mean.any() or bool((norm.running_var == 1).all())
 
 
 def _has_finite_gradients(layer: nn.Module) -> bool:

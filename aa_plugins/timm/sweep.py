@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-import gc
 import json
+import logging
+import multiprocessing
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from timm.models import list_modules
+import timm
+import torch
 from tqdm import tqdm
 
 from aa_plugins.report.table import Table
-from aa_plugins.timm.inspection import CHECKS, smallest_model
+from aa_plugins.timm import inspection
+from aa_plugins.timm.models import TIMM_MODULES
 
+LIMIT = 600.0
+# Once for all processes, where they are installed.
+SLOW_IMPORTS = ["torch._dynamo", "onnxscript", "onnxruntime"]
+VERSIONS = {"timm": timm.__version__, "torch": torch.__version__}
 Row = dict[str, Any]
 COLUMNS = (
     "module", "smallest model", "parameters", "sites", "left alone", "output", "odd maps",
     "features", "rolled", "blurred", "trains", "+ parameters", "+ MACs", "compile", "export",
-    "ONNX", "features_only",
+    "ONNX", "strides of features",
 )  # fmt: skip
 NOT_MEASURED = "not measured"
 TEMPLATE = """\
 # timm models
 
-Made by `python tools/inspect_model.py --all` with timm {version}: the smallest model (by
-parameters) of each of the {modules} modules, of which {converted} lower their resolution at places
-that `antialias` converts. Configuration: `AAConfig(init="identity", stem=True,
-pad_mode="replicate")`; float32, eval mode, weights drawn at random with no parameter left at a
-constant start, batch norms calibrated, on one CPU thread.
+Made by `python tools/inspect_model.py --all` from the records in `docs/results/timm.jsonl`
+(measured with timm {timm}, torch {torch}): the smallest model (by parameters) of each of the
+{modules} modules, of which {converted} lower their resolution at places that `antialias` converts.
+Configuration: `AAConfig(init="identity", stem=True, pad_mode="replicate")`; float32, eval mode, on
+one CPU thread.
+
+The comparison can see: every norm, bias, scale and constant is drawn anew, so that {constant} of
+the models' parameters are constant, and the batch norms are calibrated on random images, so that
+{uncalibrated} of {norms} have statistics of their start.
 
 | column | meaning |
 | --- | --- |
 | sites, left alone | places that got a filter; places that didn't (`antialias(…, dry_run=True)` says why) |
 | output, odd maps, features | largest absolute difference to the plain model over the largest absolute value: of the output at the default size, of the output at 113×127 or 116×132 pixels, of the worst stage feature (`features_only=True`, at that size where the model takes it) |
-| rolled, blurred | the same measure, where the input is rolled by a pixel, or `filter="blur"`: the comparison can see |
+| rolled, blurred | the same measure, where the input is rolled by a pixel (of the output, or of a stage feature where that moves more), or `filter="blur"` (of the output) |
 | trains | filters of which, in two steps of Adam, every parameter had a finite gradient and moved |
 | + parameters, + MACs | what the filters add (groups=8, 3×3), the convolutions that became dense included; at the default size |
-| compile, export, ONNX | difference after `torch.compile(fullgraph=True)` (backend "eager": no graph break), `torch.export`, and ONNX run by onnxruntime, with gates drawn from [0.2, 0.8] |
+| compile, export, ONNX | difference after `torch.compile(fullgraph=True)` (backend "eager": no graph break), `torch.export`, and ONNX (opset {opset}, `dynamo=True, optimize=False`) run by onnxruntime; at the smaller size where the model takes it, with gates drawn from [0.2, 0.8] |
+| strides of features | of the NCHW maps that `aa_<name>` gives with `features_only=True`, their sizes and channels checked |
 
 {table}
 
@@ -51,41 +65,93 @@ constant start, batch norms calibrated, on one CPU thread.
 """  # noqa: E501
 
 
-def sweep(results: Path, checks: Iterable[str], modules: Iterable[str] = ()) -> dict[str, Row]:
-    """Run `checks` on every module's smallest model; what `results` holds already is kept.
+def sweep(
+    records: Path, checks: Iterable[str], modules: Iterable[str] = (), limit: float = LIMIT
+) -> dict[str, Row]:
+    """Run `checks` on every module's smallest model; what `records` holds already is kept.
+
+    Each module has a process of its own, so that a crash or a hang costs one check. A record of
+    another version of timm is made anew.
 
     Args:
-        results: a JSON file, written after each check.
+        records: a file with a JSON line for each module, written after each check.
         checks: names from `CHECKS`; "sites" always comes first.
         modules: timm's module names; all unless given.
+        limit: of a check, in seconds.
 
     Returns:
         A row for each module: columns of the checks, and "<check>_error" where one failed.
     """
-    rows: dict[str, Row] = json.loads(results.read_text()) if results.exists() else {}
-    progress = tqdm(list(modules) or list_modules())
-    for module in progress:
-        row = rows.setdefault(module, {"done": []})
-        name = row.get("model") or smallest_model(module)
-        for check in ("sites", *(c for c in checks if c != "sites")):
-            if check in row["done"] or (check != "sites" and not row.get("converted")):
-                continue
-            progress.set_description(f"{name}: {check}")
-            row.update(_outcome(check, name))
-            row["done"].append(check)
-            results.parent.mkdir(parents=True, exist_ok=True)
-            results.write_text(json.dumps(rows, indent=1))
-            gc.collect()
+    rows = read(records)
+    checks = ["sites", *(check for check in checks if check != "sites")]
+    for module in (progress := tqdm(list(modules) or TIMM_MODULES)):
+        if rows.get(module, {}).get("timm") != timm.__version__:
+            rows[module] = {"module": module, **VERSIONS, "done": []}
+        row = rows[module]
+        while todo := [check for check in checks if check not in row["done"]]:
+            progress.set_description(f"{module}: {todo[0]}")
+            for check, outcome in _in_a_process(row, todo, limit):
+                row.update(outcome)
+                row["done"].append(check)
+                write(records, rows)
     return rows
 
 
-def _outcome(check: str, name: str) -> Row:
-    """The columns of a check, or its error, which is a result too."""
+def read(records: Path) -> dict[str, Row]:
+    """The rows of a file of records by module; none where there is no file."""
+    lines = records.read_text().splitlines() if records.exists() else []
+    return {row["module"]: row for row in map(json.loads, lines)}
+
+
+def write(records: Path, rows: Mapping[str, Row]) -> None:
+    """A line for each row, in the order of modules; an interruption leaves the old file."""
+    records.parent.mkdir(parents=True, exist_ok=True)
+    new = records.with_suffix(".new")
+    new.write_text("".join(f"{json.dumps(row)}\n" for _, row in sorted(rows.items())))
+    new.replace(records)
+
+
+def _in_a_process(row: Row, checks: list[str], limit: float) -> Iterator[tuple[str, Row]]:
+    """Outcomes of `checks` from one process, until it is done, dies, or hangs in one of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([inspection.__name__, *SLOW_IMPORTS])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(theirs, dict(row), checks), daemon=True)
+    process.start()
+    theirs.close()
     try:
-        return CHECKS[check](name)
-    except Exception as error:  # any error of any network
-        lines = str(error).splitlines() or [""]
-        return {f"{check}_error": f"{type(error).__name__}: {lines[0]}"[:200]}
+        for check in checks:
+            if not ours.poll(limit):
+                yield check, {f"{check}_error": f"no result within {limit:.0f} s"}
+                return
+            try:
+                yield ours.recv()
+            except EOFError:
+                process.join()
+                yield check, {f"{check}_error": f"its process died: {process.exitcode}"}
+                return
+        process.join(5)
+    finally:
+        process.kill()
+        process.join()
+
+
+def _work(pipe: Connection, row: Row, checks: list[str]) -> None:
+    """Send (check, its columns) for every check; without sites there is nothing to check."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    for check in checks:
+        outcome = {}
+        if check == "sites" or row.get("converted"):
+            try:
+                name = row.get("model") or inspection.smallest_model(row["module"])
+                outcome = inspection.CHECKS[check](name)
+            except Exception as error:  # any error of any network is a result, too
+                outcome = {f"{check}_error": inspection.summary(error)}
+        row.update(outcome)
+        pipe.send((check, outcome))
+    pipe.close()
 
 
 def table(rows: Mapping[str, Row]) -> Table:
@@ -93,25 +159,42 @@ def table(rows: Mapping[str, Row]) -> Table:
     return Table(COLUMNS, tuple(tuple(_cells(m, row)) for m, row in sorted(rows.items())))
 
 
-def document(rows: Mapping[str, Row], version: str) -> str:
+def document(rows: Mapping[str, Row]) -> str:
     """`docs/timm.md`: the table, how it was made, and the reasons of what was left alone."""
     converted = {m: row for m, row in rows.items() if row.get("converted")}
     plain = {m: row for m, row in rows.items() if m not in converted}
     lines = [f"| {m} | {row['model']} | {_reasons(row)} |" for m, row in sorted(plain.items())]
     errors = [
-        f"| {module} | {key.removesuffix('_error')} | {_escaped(row[key])} |"
+        f"| {module} | {key[: -len('_error')]} | {_escaped(row[key])} | {_of_plain(row, key)} |"
         for module, row in sorted(rows.items())
         for key in sorted(row)
         if key.endswith("_error")
     ]
+    header = ["| module | check | error | plain model |", "| --- | --- | --- | --- |"]
     return TEMPLATE.format(
-        version=version,
+        **{name: _values(rows, name) for name in VERSIONS},
         modules=len(rows),
         converted=len(converted),
+        constant=_total(rows, "constant_parameters"),
+        uncalibrated=_total(rows, "uncalibrated_batch_norms"),
+        norms=_total(rows, "batch_norms"),
+        opset=_values(rows, "opset"),
         table=table(converted).markdown(),
         plain="\n".join(["| module | smallest model | why |", "| --- | --- | --- |", *lines]),
-        errors="\n".join(["| module | check | error |", "| --- | --- | --- |", *errors]),
+        errors="\n".join([*header, *errors]) if errors else "None.",
     )
+
+
+def _values(rows: Mapping[str, Row], column: str) -> str:
+    return ", ".join(sorted({str(row[column]) for row in rows.values() if row.get(column)}))
+
+
+def _total(rows: Mapping[str, Row], column: str) -> str:
+    return str(sum(row.get(column, 0) for row in rows.values()) or "none")
+
+
+def _of_plain(row: Row, error: str) -> str:
+    return "fails too" if f"{error}_of_plain" in row else ""
 
 
 def _reasons(row: Row) -> str:
@@ -136,11 +219,16 @@ def _cells(module: str, row: Row) -> Iterator[str]:
     yield _trained(row)
     yield f"{row['extra_parameters'] / row['parameters']:+.0%}"
     yield f"{row['extra_macs'] / row['macs']:+.0%}" if "macs" in row else NOT_MEASURED
-    yield _number(row, "compile", "compile")
-    yield _number(row, "export", "export")
-    yield "no" if "export_error" in row else _number(row, "onnx", "onnx")
-    features = {"features_only": True, "features_error": False}
-    yield next(("yes" if ok else "no" for key, ok in features.items() if key in row), NOT_MEASURED)
+    for check in ("compile", "export", "onnx"):
+        fails_too = f"{check}_error_of_plain" in row
+        yield "plain model fails too" if fails_too else _number(row, check, check)
+    yield _strides(row)
+
+
+def _strides(row: Row) -> str:
+    if "features_error" in row or row.get("maps_as_announced") is False:
+        return "no"
+    return ", ".join(map(str, row["strides"])) if "strides" in row else NOT_MEASURED
 
 
 def _number(row: Row, check: str, column: str) -> str:

@@ -231,8 +231,9 @@ def test_timm_pyramid_from_a_config_file():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vit_tiny_patch16_224"}, "needs 4, 8, 16 and 32"),
-        ({"name": "resnet18", "out_features": ["res6"]}, "choose from res2"),
+        ({"name": "vit_tiny_patch16_224"}, r"has maps at strides \[16\], choose from res4"),
+        ({"name": "resnet18", "out_features": ["res6"]}, "choose from res1, res2, res3"),
+        ({"name": "resnet18", "out_features": []}, "choose from res1"),
     ],
 )
 def test_unusable_timm_networks_are_named(arguments, message):

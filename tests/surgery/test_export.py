@@ -185,3 +185,12 @@ def test_copies(filter):
             for parameter in twin.parameters():
                 parameter.zero_()
     assert torch.equal(compute(model, x)[0], expected[0])  # a copy shares nothing
+
+
+@pytest.mark.parametrize("ceil_mode", [True, False])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traced(ceil_mode):
+    model, x = small(ceil_mode), torch.randn(2, 3, 61, 96)
+    with torch.no_grad():
+        traced = torch.jit.trace(model, x, check_trace=False)
+    assert relative_difference(compute(traced, x), compute(model, x)) < 1e-5

@@ -204,6 +204,16 @@ def test_features_are_those_of_the_plain_model_in_nchw(name, kwargs):
         assert map_.shape == (1, channels, 64 // reduction, 64 // reduction)
 
 
+def test_features_of_a_class_of_its_own():
+    model = timm.create_model("aa_test_efficientnet", features_only=True).eval()
+    with torch.no_grad():
+        maps = model(torch.randn(1, 3, 64, 96))
+    for map_, channels, stride in zip(
+        maps, model.feature_info.channels(), model.feature_info.reduction(), strict=True
+    ):
+        assert map_.shape == (1, channels, 64 // stride, 96 // stride)
+
+
 @pytest.mark.parametrize("feature_cls", ["dict", "hook", "getter", "fx"])
 @pytest.mark.parametrize(("name", "kwargs"), [FAMILIES[0], FAMILIES[2]])
 @pytest.mark.filterwarnings("ignore:NOTE. The nodes obtained by tracing")
