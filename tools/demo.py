@@ -23,7 +23,7 @@ VARIANTS = ("baseline", "blur", "adaptive")
 SHIFT = (1, 1)
 COLUMNS = ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss")
 INSTANCE_COLUMNS = ("mask/AP/reference", "mask/mAISC", "box/AP/reference", "box/mAISC")
-INSTANCE_ITERATIONS = 100
+INSTANCE_ITERATIONS = 80
 PROGRESS = re.compile(r"Iter\((train|test)\) *\[ *(\d+)/(\d+)\]")
 
 
