@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import timm
@@ -71,14 +72,20 @@ class TIMMBackbone(Backbone):
         if freeze_at >= 1:
             submodules = _modules_up_to(network, stages[max(freeze_at - 2, 0)])
             freeze(network, submodules[:-1] if freeze_at == 1 else submodules)
-        self.network = antialias_backbone(network, aa)
+        # What the pyramid reads must be filtered: the conversion follows the pass that gives it.
+        network.forward = partial(self._maps, network)
+        antialias_backbone(network, aa)
+        del network.forward
+        self.network = network
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """(N, C, H, W) → maps by name, (N, C', H/stride, W/stride)."""
-        maps = self.network.forward_intermediates(
+        return dict(zip(self._out_features, self._maps(self.network, x)))
+
+    def _maps(self, network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+        return network.forward_intermediates(
             x, indices=self._indices, output_fmt="NCHW", intermediates_only=True
         )
-        return dict(zip(self._out_features, maps))
 
 
 @BACKBONE_REGISTRY.register()
