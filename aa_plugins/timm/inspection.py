@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -315,7 +316,8 @@ def count_macs(model: nn.Module) -> Iterator[list[int]]:
 
 def _is_divided(size: torch.Size, stride: int, map_size: torch.Size) -> bool:
     """Whether a map has the size that `stride` makes of an image, but for borders not padded."""
-    return all(abs(whole / stride - part) < 3 for whole, part in zip(size, map_size, strict=True))
+    pairs = zip(size, map_size, strict=True)
+    return all(abs(math.log2(whole / part / stride)) < 0.5 for whole, part in pairs)
 
 
 def _is_constant(parameter: nn.Parameter) -> bool:

@@ -228,7 +228,7 @@ def _cells(module: str, row: Row) -> Iterator[str]:
 def _strides(row: Row) -> str:
     if "features_error" in row or row.get("maps_as_announced") is False:
         return "no"
-    return ", ".join(map(str, row["strides"])) if "strides" in row else NOT_MEASURED
+    return ", ".join(map(str, row["strides"])) if "maps_as_announced" in row else NOT_MEASURED
 
 
 def _number(row: Row, check: str, column: str) -> str:

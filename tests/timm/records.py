@@ -1,0 +1,35 @@
+"""The records behind docs/timm.md, for tests over many timm models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+
+from aa_plugins.timm.sweep import read
+
+ROOT = Path(__file__).parents[2]
+RECORDS = ROOT / "docs" / "results" / "timm.jsonl"
+ROWS = read(RECORDS)
+CONVERTED = [row for row in ROWS.values() if row["converted"]]
+PLAIN = [row for row in ROWS.values() if not row["converted"]]
+
+
+def marked(rows: Iterable[dict[str, Any]], fast: Iterable[str] = ()) -> list[Any]:
+    """Parameters of a test over models, of which all but `fast` are slow."""
+    names = {row["model"] for row in rows}
+    missing = [name for name in fast if name not in names]
+    assert not missing, f"no record of {missing}"
+    return [
+        pytest.param(row, id=row["model"], marks=[] if row["model"] in fast else pytest.mark.slow)
+        for row in rows
+    ]
+
+
+def usable_size(row: dict[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+    """`size`, or the only one that a model takes."""
+    fixed = row["odd_difference"] is False
+    return tuple(timm.get_pretrained_cfg(row["model"]).input_size[1:]) if fixed else size
