@@ -22,15 +22,14 @@ from typing import Any
 
 import torch
 
-from aa_plugins.evaluation import instance, semantic
 from aa_plugins.evaluation.records import read_records, record_files
 from aa_plugins.experiments.plan import Run
+from aa_plugins.experiments.results import TASKS
 from aa_plugins.hosts import MMSEGMENTATION, host_of
 from aa_plugins.report.page import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmengine", "detectron2", "numpy")
-TASKS = {"semantic": semantic, "instance": instance}
 
 
 def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
