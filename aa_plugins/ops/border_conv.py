@@ -12,6 +12,10 @@ import torch.nn.functional as F
 
 from aa_plugins.ops.geometry import is_large, memory_format_of, out_size, pad2d, source_index
 
+# Of `_convolve_zero_padded`: values copied at a time; below so many channels sums cost more.
+LARGEST_COPY = 2**20
+FEWEST_CHANNELS = 256
+
 
 def border_conv2d(
     x: torch.Tensor,
@@ -64,11 +68,33 @@ def _convolve(
     stride: int,
     pad_mode: str,
 ) -> torch.Tensor:
-    y = F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2)
+    y = _convolve_zero_padded(x, weight, bias, stride)
     for strip in _strips(x.shape, weight.shape[-1], stride, pad_mode):
         kept = y[strip.kept]
         kept += (strip.matrix(weight) @ strip.unfold(x)).view(kept.shape)
     return y
+
+
+def _convolve_zero_padded(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int
+) -> torch.Tensor:
+    """`F.conv2d`; deep images in parts of their channels, whose reordered copies fit one memory.
+
+    oneDNN copies what it convolves, and a copy of several MiB costs fresh pages in many a call.
+    """
+    padding = weight.shape[-1] // 2
+    channels = max(FEWEST_CHANNELS, LARGEST_COPY // x[0, 0].numel())
+    parts_are_views = memory_format_of(x) == torch.contiguous_format
+    if channels >= x.shape[1] or not parts_are_views or x.dtype.itemsize < 4:
+        return F.conv2d(x, weight, bias, stride, padding)
+    images = []
+    for image in x.split(1):
+        first, *others = zip(image.split(channels, 1), weight.split(channels, 1))
+        y = F.conv2d(*first, bias, stride, padding)
+        for part, part_weight in others:
+            y += F.conv2d(part, part_weight, None, stride, padding)
+        images.append(y)
+    return torch.cat(images)
 
 
 @dataclass(frozen=True)

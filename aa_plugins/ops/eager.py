@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
+from types import EllipsisType
 
 import torch
 
-from aa_plugins.ops.geometry import fold_border, is_large, kernel_size_of, pad2d
+from aa_plugins.ops.geometry import LARGE, fold_border, is_large, kernel_size_of, pad2d
 from aa_plugins.ops.reference import taps_from_logits
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+Slices = tuple[slice, slice] | EllipsisType
 
 
 def unavailable(x: torch.Tensor) -> str | None:
@@ -31,10 +34,9 @@ def forward(
     accumulator = torch.promote_types(x.dtype, taps.dtype)
     kernel_size = kernel_size_of(taps.shape[2])
     total = torch.zeros(_out_shape(x, taps), dtype=accumulator, device=x.device)
-    # Large images one by one: the copies of one reuse the memory of the one before.
-    images = 1 if is_large(x) else max(1, len(x))
-    for image, weights, part in zip(x.split(images), taps.split(images), total.split(images)):
-        phases = _phases(pad2d(image, kernel_size, pad_mode), stride)
+    for inputs, groups in _parts(x, taps.shape[1]):
+        phases = _phases(pad2d(x[inputs], kernel_size, pad_mode), stride)
+        weights, part = taps[groups], total[groups]
         for tap, window in enumerate(_windows(phases, weights, stride)):
             part.addcmul_(window, weights[:, :, tap].unsqueeze(2))
     return total.flatten(1, 2).to(x.dtype)
@@ -55,21 +57,23 @@ def backward(
     taps = taps_from_logits(logits, softmax, bank, gate)
     kernel_size = kernel_size_of(taps.shape[2])
     grad = grad.to(taps.dtype).unflatten(1, (taps.shape[1], -1))
-    padded = pad2d(x, kernel_size, pad_mode)
-    phases = _phases(padded, stride)
-    grad_x = grad_taps = None
-    if wanted[0]:
-        grad_phases = [torch.zeros_like(phase, dtype=taps.dtype) for phase in phases]
-        for tap, window in enumerate(_windows(grad_phases, taps, stride)):
-            window.addcmul_(grad, taps[:, :, tap].unsqueeze(2))
-        grad_padded = torch.empty_like(padded, dtype=taps.dtype)
-        for first, phase in enumerate(grad_phases):
-            grad_padded[..., first::stride] = phase
-        grad_x = fold_border(grad_padded, kernel_size, pad_mode).to(x.dtype)
-    if wanted[1]:
-        grad_taps = torch.empty_like(taps)
-        for tap, window in enumerate(_windows(phases, taps, stride)):
-            torch.sum(window * grad, dim=2, out=grad_taps[:, :, tap])
+    grad_x = torch.empty_like(x) if wanted[0] else None
+    grad_taps = torch.empty_like(taps) if wanted[1] else None
+    for inputs, groups in _parts(x, taps.shape[1]):
+        padded = pad2d(x[inputs], kernel_size, pad_mode)
+        phases = _phases(padded, stride)
+        weights, part = taps[groups], grad[groups]
+        if grad_x is not None:
+            grad_phases = [torch.zeros_like(phase, dtype=taps.dtype) for phase in phases]
+            for tap, window in enumerate(_windows(grad_phases, weights, stride)):
+                window.addcmul_(part, weights[:, :, tap].unsqueeze(2))
+            grad_padded = torch.empty_like(padded, dtype=taps.dtype)
+            for first, phase in enumerate(grad_phases):
+                grad_padded[..., first::stride] = phase
+            grad_x[inputs] = fold_border(grad_padded, kernel_size, pad_mode)
+        if grad_taps is not None:
+            for tap, window in enumerate(_windows(phases, weights, stride)):
+                torch.sum(window * part, dim=2, out=grad_taps[groups][:, :, tap])
     return grad_x, *logits_backward(grad_taps, logits, gate, bank, softmax)
 
 
@@ -97,6 +101,22 @@ def logits_backward(
     if softmax:
         grad = weights * (grad - (weights * grad).sum(2, keepdim=True))
     return grad.to(logits.dtype), grad_gate
+
+
+def _parts(x: torch.Tensor, groups: int) -> Iterator[tuple[Slices, Slices]]:
+    """Where the parts of the work are among the input's channels, and among groups.
+
+    A large image goes group by group: copies stay in a cache, and reuse the memory of the last.
+    """
+    if not is_large(x):
+        yield ..., ...
+        return
+    channels = x.shape[1] // groups
+    step = max(1, LARGE // x[0, :channels].numel())
+    for image, first in product(range(len(x)), range(0, groups, step)):
+        last = min(first + step, groups)
+        one = slice(image, image + 1)
+        yield (one, slice(first * channels, last * channels)), (one, slice(first, last))
 
 
 def _phases(padded: torch.Tensor, stride: int) -> list[torch.Tensor]:

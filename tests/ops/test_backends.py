@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aa_plugins.ops import adaptive_blur2d, backend_report, backends, eager, native
+from aa_plugins.ops import adaptive_blur2d, backend_report, backends, eager, geometry, native
 from aa_plugins.ops.reference import blur_from_logits
 
 # Largest deviation from the definition in float64, relative to the largest value (at least 1).
@@ -133,6 +133,16 @@ def check(backend: str, case: Case, what: str) -> None:
 def test_backend_equals_definition(backend: str, seed: int, poisoned: None) -> None:
     need(backend)
     check(backend, random_case(seed), f"seed {seed}")
+
+
+@pytest.mark.parametrize("values", [1, 600])  # each group by itself, or a few at a time
+@pytest.mark.parametrize("seed", range(6))
+def test_large_images_by_parts(
+    seed: int, values: int, poisoned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geometry, "LARGE", 1)
+    monkeypatch.setattr(eager, "LARGE", values)
+    check("eager", random_case(seed), f"seed {seed}, parts of {values}")
 
 
 @pytest.mark.slow

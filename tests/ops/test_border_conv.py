@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aa_plugins.ops import geometry
+from aa_plugins.ops import border_conv, geometry
 from aa_plugins.ops.border_conv import _BorderConv, border_conv2d
 from aa_plugins.ops.geometry import pad2d
 
@@ -28,12 +28,21 @@ def every_image_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     height=st.integers(1, 12),
     width=st.integers(1, 12),
     channels=st.integers(1, 5),
+    fewest_channels=st.sampled_from([1, 2, 256]),
 )
 def test_equals_padding_and_convolving(
-    pad_mode: str, kernel_size: int, stride: int, height: int, width: int, channels: int
+    pad_mode: str,
+    kernel_size: int,
+    stride: int,
+    height: int,
+    width: int,
+    channels: int,
+    fewest_channels: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(geometry, "LARGE", 1)
+        patch.setattr(border_conv, "LARGEST_COPY", 1)
+        patch.setattr(border_conv, "FEWEST_CHANNELS", fewest_channels)
         generator = torch.Generator().manual_seed(height * 16 + width)
         x = torch.randn(2, channels, height, width, generator=generator, requires_grad=True)
         weight = torch.randn(3, channels, kernel_size, kernel_size, generator=generator)
