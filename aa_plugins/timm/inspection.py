@@ -151,6 +151,16 @@ def check_training(name: str) -> dict[str, Any]:
     return {"finite_filters": len(finite), "moved_filters": len(moved)}
 
 
+def check_rounding(name: str) -> dict[str, Any]:
+    """How far rounding to float32 takes the outputs: what no translation can be blamed for."""
+
+    def in_double(model: nn.Module, images: torch.Tensor) -> Any:
+        outputs = maps_of(copy.deepcopy(model).double()(images.double()))
+        return [output.float() for output in outputs]
+
+    return _translated(name, "rounding", in_double)
+
+
 def check_compile(name: str) -> dict[str, Any]:
     """`torch.compile(fullgraph=True)`, which refuses graph breaks, with the graph run as it is."""
 
@@ -223,7 +233,9 @@ def _opened(name: str) -> tuple[nn.Module, nn.Module, torch.Tensor, Any]:
 
 
 def summary(error: Exception) -> str:
-    """An error in a line of a table."""
+    """What an error began with, in a line of a table."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:200]
 
@@ -232,6 +244,7 @@ CHECKS: dict[str, Callable[[str], dict[str, Any]]] = {
     "sites": check_sites,
     "identity": check_identity,
     "training": check_training,
+    "rounding": check_rounding,
     "compile": check_compile,
     "export": check_export,
     "onnx": check_onnx,

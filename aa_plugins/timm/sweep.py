@@ -26,8 +26,8 @@ VERSIONS = {"timm": timm.__version__, "torch": torch.__version__}
 Row = dict[str, Any]
 COLUMNS = (
     "module", "smallest model", "parameters", "sites", "left alone", "output", "odd maps",
-    "features", "rolled", "blurred", "trains", "+ parameters", "+ MACs", "compile", "export",
-    "ONNX", "strides of features",
+    "features", "rolled", "blurred", "trains", "+ parameters", "+ MACs", "rounding",
+    "compile", "export", "ONNX", "strides of features",
 )  # fmt: skip
 NOT_MEASURED = "not measured"
 TEMPLATE = """\
@@ -50,7 +50,8 @@ the models' parameters are constant, and the batch norms are calibrated on rando
 | rolled, blurred | the same measure, where the input is rolled by a pixel (of the output, or of a stage feature where that moves more), or `filter="blur"` (of the output) |
 | trains | filters of which, in two steps of Adam, every parameter had a finite gradient and moved |
 | + parameters, + MACs | what the filters add (groups=8, 3×3), the convolutions that became dense included; at the default size |
-| compile, export, ONNX | difference after `torch.compile(fullgraph=True)` (backend "eager": no graph break), `torch.export`, and ONNX (opset {opset}, `dynamo=True, optimize=False`) run by onnxruntime; at the smaller size where the model takes it, with gates drawn from [0.2, 0.8] |
+| rounding | difference between float32 and float64: a network that amplifies rounding errors can't agree better with anything; filters' gates drawn from [0.2, 0.8], at the smaller size where the model takes it |
+| compile, export, ONNX | difference after `torch.compile(fullgraph=True)` (backend "eager": no graph break), `torch.export`, and ONNX (opset {opset}, `dynamo=True, optimize=False`) run by onnxruntime; the same filters and size |
 | strides of features | of the NCHW maps that `aa_<name>` gives with `features_only=True`, their sizes and channels checked |
 
 {table}
@@ -219,7 +220,7 @@ def _cells(module: str, row: Row) -> Iterator[str]:
     yield _trained(row)
     yield f"{row['extra_parameters'] / row['parameters']:+.0%}"
     yield f"{row['extra_macs'] / row['macs']:+.0%}" if "macs" in row else NOT_MEASURED
-    for check in ("compile", "export", "onnx"):
+    for check in ("rounding", "compile", "export", "onnx"):
         fails_too = f"{check}_error_of_plain" in row
         yield "plain model fails too" if fails_too else _number(row, check, check)
     yield _strides(row)

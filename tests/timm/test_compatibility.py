@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import timm
+import torch
 
 from aa_plugins import antialias
+from aa_plugins.surgery.equivalence import relative_difference
 from aa_plugins.timm import MODULES
 from aa_plugins.timm.inspection import (
     EVERYWHERE,
@@ -13,6 +15,8 @@ from aa_plugins.timm.inspection import (
     check_identity,
     check_sites,
     check_training,
+    odd_images,
+    specimen,
 )
 from aa_plugins.timm.models import PATCH_EMBEDDING_ONLY, TIMM_MODULES
 from tests.timm.records import ABOVE, CONVERTED, PLAIN, marked
@@ -58,6 +62,15 @@ def test_every_row_of_the_table_holds(row):
     assert_same_function(row["model"], row["converted"])
     trained = check_training(row["model"])
     assert trained["finite_filters"] == trained["moved_filters"] == row["converted"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ABOVE)
+def test_what_float32_rounds_apart_is_equal_in_float64(name):
+    plain, converted, _ = specimen(name, features_only=True)
+    images = odd_images(plain).double()
+    with torch.no_grad():
+        assert relative_difference(converted.double()(images), plain.double()(images)) <= 1e-10
 
 
 @pytest.mark.parametrize("row", marked(PLAIN))
