@@ -45,11 +45,15 @@ def test_the_comparison_could_see(row):
 
 @pytest.mark.parametrize("row", CONVERTED, ids=lambda row: row["model"])
 def test_what_compilers_do_to_a_converted_model(row):
-    """Nothing fails that doesn't fail for the plain model too."""
+    """Nothing fails that doesn't fail for the plain model too.
+
+    A network that amplifies the rounding of float32 can't be computed in two ways that agree
+    better than each agrees with float64.
+    """
     for check in ("compile", "export", "onnx"):
         if check in row:
-            assert row[check] <= 1e-4
-        elif f"{check}_error" in row:
+            assert row[check] <= max(1e-4, row["rounding"])
+        else:
             assert f"{check}_error_of_plain" in row
 
 
