@@ -51,22 +51,31 @@ def cases(rows: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(as_markdown([r for r in rows if r["case"] == name]) for name in names)
 
 
-def over_plain(rows: Sequence[dict[str, Any]]) -> str:
-    """Networks × variants: time over the plain network's."""
-    rows = [row for row in rows if row.get("over_plain") is not None]
-    variants = [*dict.fromkeys(row["variant"] for row in rows if row["variant"] != "plain")]
+def ratios(rows: Sequence[dict[str, Any]], column: str, base: str) -> str:
+    """Cases × variants: a column of ratios to the variant `base`, in the format of `COLUMNS`."""
+    rows = [row for row in rows if row.get(column) is not None]
+    variants = [*dict.fromkeys(row["variant"] for row in rows if row["variant"] != base)]
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
         found = {row["variant"]: row for row in rows if row["case"] == case}
-        lines.append((case, *(f"{found[variant]['over_plain']:.2f}" for variant in variants)))
+        cells = (COLUMNS[column][1].format(found[variant][column]) for variant in variants)
+        lines.append((case, *cells))
     return Table(("", *variants), tuple(lines)).markdown()
+
+
+def of_suite(rows: Sequence[dict[str, Any]], suite: str) -> list[dict[str, Any]]:
+    """The rows that one suite measured."""
+    return [row for row in rows if row["suite"] == suite]
 
 
 # What a page can show of a folder of measurements.
 KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     **{
-        suite: lambda rows, suite=suite: cases([row for row in rows if row["suite"] == suite])
+        suite: lambda rows, suite=suite: cases(of_suite(rows, suite))
         for suite in ("layer", "network", "host", "evaluation")
     },
-    "over-plain": over_plain,
+    "over-plain": lambda rows: ratios(rows, "over_plain", "plain"),
+    "layer-speed": lambda rows: ratios(
+        of_suite(rows, "layer"), "faster_than_published", "published formula"
+    ),
 }
