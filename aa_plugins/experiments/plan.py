@@ -54,6 +54,18 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A variant of another experiment, whose trained weights of the same seed are the start."""
+
+    experiment: str
+    variant: str
+
+    def folder(self, seed: int) -> Path:
+        """Of its work, below the root of all work."""
+        return Path(self.experiment) / f"{self.variant}_seed{seed}"
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Variants × seeds of one network on one data set.
 
@@ -68,6 +80,7 @@ class Experiment:
         columns: metrics of the tables.
         options: KEY=VALUE of the host that all of its trainings share, on top of the config.
         protocol: what of the evaluation's protocol differs from the host's default.
+        start: what its trainings go on from; by default they start as the config says.
         claims: what the records are asked.
     """
 
@@ -82,6 +95,7 @@ class Experiment:
     options: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    start: Start | None = None
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that every variant has one before any has two."""
@@ -92,23 +106,29 @@ def load(path: str | Path) -> Experiment:
     """Read a declaration.
 
     Raises:
-        FileNotFoundError: where there is none.
+        FileNotFoundError: where there is none, or none of the name that it starts from.
         ValueError: for an unknown field, variant, task or direction.
     """
     path = Path(path)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise FileNotFoundError(f"no experiment {path}: there are {known}")
-    values = yaml.safe_load(path.read_text())
+    values = _read(path)
     unknown = sorted(set(values) - set(Experiment.__dataclass_fields__))
     if unknown:
         raise ValueError(f"{path}: unknown field {unknown[0]!r}")
     for name in ("seeds", "columns", "options"):
         values[name] = tuple(values.get(name, ()))
     values["claims"] = tuple(Claim(**claim) for claim in values.get("claims", ()))
+    if "start" in values:
+        values["start"] = Start(**values["start"])
     experiment = Experiment(name=path.stem, **values)
     _check(experiment, path)
     return experiment
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise FileNotFoundError(f"no experiment {path}: there are {known}")
+    return yaml.safe_load(path.read_text())
 
 
 def _check(experiment: Experiment, path: Path) -> None:
@@ -118,6 +138,13 @@ def _check(experiment: Experiment, path: Path) -> None:
         if not name.replace("-", "").isalnum():
             raise ValueError(f"{path}: variant {name!r} names a folder: letters, digits, hyphens")
         AAConfig.from_dict(fields)
+    if start := experiment.start:
+        other = _read(path.with_stem(start.experiment))
+        if start.variant not in other["variants"] or set(experiment.seeds) - set(other["seeds"]):
+            raise ValueError(
+                f"{path}: starts from variant {start.variant!r}, seeds {experiment.seeds}, which "
+                f"{start.experiment} doesn't declare"
+            )
     for claim in experiment.claims:
         for variant in (claim.of, claim.against):
             if variant is not None and variant not in experiment.variants:

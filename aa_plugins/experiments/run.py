@@ -39,6 +39,7 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
         The folder of the record.
 
     Raises:
+        FileNotFoundError: where the weights to start from aren't there.
         RuntimeError: where a step fails, naming its log.
     """
     work = work_root / run.experiment.name / run.name
@@ -47,12 +48,16 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
     data = data_root / run.experiment.data
     overrides = mmseg_overrides(run) if mmseg else detectron2_overrides(run, work)
     train = [ROOT / "tools/train_net.py", "--config-file", ROOT / run.experiment.config]
+    start = starting_weights(run, work_root)
     if mmseg:
         # The test is the next step, which can be resumed: here one image will do.
         options = [*overrides, "test_dataloader.dataset.indices=1"]
+        if start:  # mmengine would resume what `load_from` names
+            options += ["model.init_cfg.type=Pretrained", f"model.init_cfg.checkpoint={start}"]
         train += ["--data-root", data, "--work-dir", work, "--resume", "--cfg-options", *options]
     else:
-        pairs = [part for override in overrides for part in override.split("=", 1)]
+        options = [*overrides, *([f"MODEL.WEIGHTS={start}"] if start else [])]
+        pairs = [part for option in options for part in option.split("=", 1)]
         train += ["--resume", *pairs]
     training = step("train", work, train, {"DETECTRON2_DATASETS": str(data)})
     evaluate = [ROOT / "tools/eval_consistency.py", "--config-file", ROOT / run.experiment.config]
@@ -144,6 +149,25 @@ def step(
     }
     write_json(done, cost)
     return cost
+
+
+def starting_weights(run: Run, work_root: Path) -> Path | None:
+    """The checkpoint that an experiment's trainings go on from, of the same seed.
+
+    Raises:
+        FileNotFoundError: where that training isn't finished.
+    """
+    start = run.experiment.start
+    if start is None:
+        return None
+    folder = work_root / start.folder(run.seed)
+    if not (folder / "train.json").is_file():
+        raise FileNotFoundError(
+            f"{run.name} starts from {start.folder(run.seed)}, which isn't trained: first "
+            f"tools/experiments.py run {start.experiment} --variants {start.variant} "
+            f"--seeds {run.seed}"
+        )
+    return weights_of(folder)
 
 
 def weights_of(work: Path) -> Path:

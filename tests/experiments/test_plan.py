@@ -52,6 +52,7 @@ def test_runs_go_seed_by_seed(small):
         ("against: none", "against: nothing", "is about unknown 'nothing'"),
         ("against: none", "direction: up", "direction='up': choose one of higher, lower, zero"),
         ("wide: {", "wide one: {", "variant 'wide one' names a folder"),
+        ("task:", "start: {experiment: small, variant: tall}\ntask:", "variant 'tall', seeds"),
         ("filter: bank", "filter: bang", "filter='bang' is unknown"),
         ("taps: [3, 5]", "tabs: [3, 5]", "unknown AAConfig field 'tabs'"),
     ],

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from aa_plugins.datasets import write_shapes
 from aa_plugins.evaluation.records import read_records
@@ -51,8 +52,10 @@ def test_the_hosts_own_precisions_are_those_of_its_last_test(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_small_experiment_ends_in_a_record(tmp_path):
+def test_a_small_experiment_ends_in_a_record_and_another_goes_on_from_it(tmp_path):
     pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
+    from aa_plugins.mmseg.runs import read_checkpoint
+
     write_shapes(tmp_path / "data/shapes", "camvid", train=4, val=2, size=(112, 144))
     base = ROOT / "configs/mmseg/deeplabv3plus_r18_shapes_baseline.py"
     schedule = "train_cfg = dict(max_iters=2, val_interval=2)\n"
@@ -79,3 +82,16 @@ def test_a_small_experiment_ends_in_a_record(tmp_path):
         "val/000001.png",
         "val/000002.png",
     ]
+    still = {"options": ["optim_wrapper.optimizer.lr=0"], "variants": {"free": {"filter": "none"}}}
+    start = {"start": {"experiment": "small", "variant": "bank"}}
+    write_json(tmp_path / "more.yaml", declaration | still | start)
+    (more,) = load(tmp_path / "more.yaml").runs()
+    with pytest.raises(FileNotFoundError, match="run small --variants bank --seeds 5"):
+        runner.starting_weights(more, tmp_path / "elsewhere")
+    runner.execute(more, *roots)
+    before, after = (
+        read_checkpoint(runner.weights_of(roots[1] / name))["state_dict"]
+        for name in ("small/bank_seed5", "more/free_seed5")
+    )
+    weights = [key for key in after if key.endswith("weight")]
+    assert weights and all(torch.equal(before[key], after[key]) for key in weights)

@@ -32,7 +32,7 @@ def test_every_config_reads_and_names_its_classes(path):
     assert cfg.model.decode_head.num_classes == classes
     assert cfg.model.auxiliary_head.num_classes == classes
     variant = path.stem.split("_")[-1]
-    plain = ("baseline", "tuning")
+    plain = ("baseline", "tuning", "finetune")
     assert cfg.model.backbone.aa.filter == ("none" if variant in plain else variant)
     evaluators = [evaluator.type for evaluator in cfg.test_evaluator]
     assert evaluators == ["IoUMetric", "ShiftConsistencyMetric"]
