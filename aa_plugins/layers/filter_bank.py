@@ -84,9 +84,6 @@ class FilterBankPool2d(PredictedFilter):
             line[start : start + count] = binomial_taps(count)
             self.bank[member].copy_((line[:, None] * line).flatten())
 
-    def start_logits(self) -> torch.Tensor:
-        return torch.zeros(len(self.taps))
-
     def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
         if self.init != "binomial":
             return logits, True, self.bank

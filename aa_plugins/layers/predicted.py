@@ -42,9 +42,11 @@ class PredictedFilter(nn.Module):
     """A filter whose k×k taps are predicted at each kept position and for each channel group.
 
     A convolution and a batch norm, run at kept positions only, give `logits_per_group` logits for
-    each group, of which `weighting` of a subclass says how they become k² taps. Where no logits
-    give the start, a gate for each group, at 0 then, mixes the taps with it: with a unit impulse
-    for init="identity".
+    each group, of which `weighting` of a subclass says how they become k² taps. What they start
+    from is added as a constant, the prior, so that weight decay draws the filter to it: with a
+    learned bias it would draw free taps to equal ones, which aren't low-pass. Where no logits give
+    the start, a gate for each group, at 0 then, mixes the taps with it: with a unit impulse for
+    init="identity".
 
     Args:
         channels: C of the input, divisible by `groups`.
@@ -109,11 +111,13 @@ class PredictedFilter(nn.Module):
         self.norm = nn.BatchNorm2d(predicted, **factory)
         gated = init in self.gated_inits
         self.gate = nn.Parameter(torch.empty(groups, **factory)) if gated else None
+        start = None if init == "paper" else self.start_logits()
+        self.register_buffer("prior", None if start is None else torch.empty(len(start), **factory))
         self.reset_parameters()
 
-    def start_logits(self) -> torch.Tensor:
-        """Logits of one group, (logits_per_group,), of the fixed blur, or behind the gate."""
-        raise NotImplementedError
+    def start_logits(self) -> torch.Tensor | None:
+        """Logits of one group, (logits_per_group,), of the fixed blur; None for equal ones."""
+        return None
 
     def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
         """What `adaptive_blur2d` takes: weights or logits, whether to take their softmax, a bank.
@@ -131,9 +135,10 @@ class PredictedFilter(nn.Module):
         self.norm.reset_parameters()
         if self.init != "paper":
             # A zero convolution before a batch norm would divide gradients by √ε; a zero scale
-            # after it leaves the bias alone to speak and the predictor ready to learn.
+            # after it leaves the prior alone to speak and the predictor ready to learn.
             self.norm.weight.fill_(0.0 if self.gate is None else GATED_NORM_SCALE)
-            self.norm.bias.copy_(self.start_logits().repeat(self.groups))
+        if self.prior is not None:
+            self.prior.copy_(self.start_logits())
         if self.gate is not None:
             self.gate.zero_()
 
@@ -145,7 +150,8 @@ class PredictedFilter(nn.Module):
         """(N, C, H, W) → (N, G, logits_per_group, ⌈H/stride⌉, ⌈W/stride⌉)."""
         if self.predictor_input == "blurred":
             x = self.reader(x)
-        return self.norm(self.conv(x)).unflatten(1, (self.groups, self.logits_per_group))
+        logits = self.norm(self.conv(x)).unflatten(1, (self.groups, self.logits_per_group))
+        return logits if self.prior is None else logits + self.prior.view(-1, 1, 1).to(logits.dtype)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Taps at kept positions: (N, C, H, W) → (N, G, k², ⌈H/stride⌉, ⌈W/stride⌉), float32."""
@@ -186,7 +192,7 @@ def reset_filters(model: nn.Module) -> None:
 
 @torch.no_grad()
 def fuse(model: nn.Module) -> list[str]:
-    """Fold the norm of every predicted filter into its predictor, in place, for inference.
+    """Fold norm and prior of every predicted filter into its predictor, in place, for inference.
 
     What the network computes in eval mode stays the same; names of parameters do not, so weights
     are loaded before.
@@ -207,7 +213,11 @@ def fuse(model: nn.Module) -> list[str]:
         last = conv[-1] if isinstance(conv, nn.Sequential) else conv
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         last.weight.mul_(scale.view(-1, 1, 1, 1))
-        last.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+        bias = norm.bias - norm.running_mean * scale
+        if layer.prior is not None:
+            bias = bias + layer.prior.repeat(layer.groups)
+            layer.prior = None
+        last.bias = nn.Parameter(bias)
         layer.norm = nn.Identity()
         names.append(name)
     return names

@@ -72,7 +72,7 @@ def test_binomial_start_is_the_depthwise_binomial_convolution(kernel_size, strid
 @settings(max_examples=30, deadline=None)
 def test_identity_start_is_plain_subsampling(size, kernel_size, stride):
     layer = AdaptiveBlurPool2d(8, kernel_size, stride, init="identity")
-    for tensor in (layer.conv.weight, layer.norm.weight, layer.norm.bias):
+    for tensor in (layer.conv.weight, layer.norm.weight, layer.norm.bias, layer.prior):
         nn.init.normal_(tensor)
     x = torch.randn(2, 8, *size)
     assert torch.equal(layer.eval()(x), x[:, :, ::stride, ::stride])
@@ -90,7 +90,22 @@ def test_keys_are_those_of_the_published_layer(init):
     norm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
     keys = ["conv.weight", *(f"norm.{key}" for key in norm)]
     found = set(AdaptiveBlurPool2d(8, init=init).state_dict())
-    assert found == set(keys) | ({"gate"} if init == "identity" else set())
+    ours = {"binomial": {"prior"}, "identity": {"prior", "gate"}, "paper": set()}
+    assert found == set(keys) | ours[init]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_weight_decay_draws_a_filter_to_its_start(optimizer):
+    layer = AdaptiveBlurPool2d(8)
+    start = layer.predict(torch.randn(1, 8, 6, 6)).clone()
+    nn.init.normal_(layer.norm.weight)
+    nn.init.normal_(layer.norm.bias)
+    steps = optimizer(layer.parameters(), lr=0.1, weight_decay=1.0)
+    for _ in range(100):
+        layer(torch.randn(1, 8, 6, 6)).mul(0).sum().backward()
+        steps.step()
+        steps.zero_grad()
+    torch.testing.assert_close(layer.predict(torch.randn(1, 8, 6, 6)), start, atol=1e-3, rtol=0)
 
 
 @given(size=SIZES, kernel_size=KERNELS, stride=st.integers(1, 4), groups=st.sampled_from([1, 4, 8]))
