@@ -79,7 +79,7 @@ void interleaved_backward(const Problem& p) {
         #pragma omp for schedule(dynamic)
         for (int64_t unit = 0; unit < p.batch * p.groups; ++unit) {
             const int64_t n = unit / p.groups, g = unit % p.groups;
-            A grad_gate = 0;
+            double grad_gate = 0;
             for (int64_t h = 0; h < p.out_height; ++h) {
                 maker.compute(n, g, h, open.data(), taps.data());
                 std::fill(grad_taps.begin(), grad_taps.end(), A(0));
@@ -109,7 +109,7 @@ void interleaved_backward(const Problem& p) {
                 if (p.grad_logits)
                     grad_gate += maker.backward(n, g, h, open.data(), grad_taps.data());
             }
-            if (p.grad_gate) static_cast<A*>(p.grad_gate)[unit] = grad_gate;
+            if (p.grad_gate) static_cast<A*>(p.grad_gate)[unit] = A(grad_gate);
         }
     }
 }

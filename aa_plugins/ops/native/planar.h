@@ -213,7 +213,7 @@ void planar_backward(const Problem& p) {
         #pragma omp for schedule(dynamic)
         for (int64_t plane = 0; plane < p.batch * p.groups; ++plane) {
             const int64_t n = plane / p.groups, g = plane % p.groups;
-            A grad_gate = 0;
+            double grad_gate = 0;
             for (int64_t index = 0; index < tiles; ++index) {
                 work.place(index);
                 for (int64_t h = work.first; h < work.last; ++h)
@@ -231,7 +231,7 @@ void planar_backward(const Problem& p) {
                                                      work.row_of(work.grad_taps, h));
                 }
             }
-            if (p.grad_gate) static_cast<A*>(p.grad_gate)[plane] = grad_gate;
+            if (p.grad_gate) static_cast<A*>(p.grad_gate)[plane] = A(grad_gate);
         }
     }
 }

@@ -55,7 +55,7 @@ struct Taps {
 
     // The gradient of `taps` passed on to the logits; returns the gate's.
     // `weight` must still hold the row's, so this follows `compute` of the same row.
-    A backward(int64_t n, int64_t g, int64_t h, const A* open, const A* grad_taps) {
+    double backward(int64_t n, int64_t g, int64_t h, const A* open, const A* grad_taps) {
         A* grad = scratch.data();
         const A share = p.gate ? static_cast<const A*>(p.gate)[g] : A(1);
         const A* bank = static_cast<const A*>(p.bank);
@@ -72,7 +72,7 @@ struct Taps {
         A* target = static_cast<A*>(p.grad_logits) + n * s[0] + g * s[1] + h * s[3];
         for (int64_t m = 0; m < p.members; ++m)
             for (int64_t w = 0; w < p.out_width; ++w) target[m * s[2] + w * s[4]] = grad[m * pitch + w];
-        return p.gate ? gate_backward(open, grad_taps) : A(0);
+        return p.gate ? gate_backward(open, grad_taps) : 0;
     }
 
   private:
@@ -140,8 +140,9 @@ struct Taps {
         for (int64_t w = 0; w < pitch; ++w) centre[w] += 1 - share;
     }
 
-    A gate_backward(const A* open, const A* grad_taps) const {
-        A total = 0;
+    // A sum over every tap of every position, most of which cancels: in double precision.
+    double gate_backward(const A* open, const A* grad_taps) const {
+        double total = 0;
         for (int64_t t = 0; t < area; ++t)
             for (int64_t w = 0; w < p.out_width; ++w)
                 total += grad_taps[t * pitch + w] * (open[t * pitch + w] - A(t == area / 2));
