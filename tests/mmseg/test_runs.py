@@ -92,8 +92,10 @@ def test_size_and_filters_of_a_config(tested, tiny_config, shapes):
     folder, _ = tested
     found = filters_at_work(tiny_config, folder / "weights.pth", shapes, images=2)
     assert len(found) == 5
-    # By the triangle inequality their own mean is at most as far from the blur as they are.
-    assert all(0 < site["spread"] <= 2 * site["departure"] < 0.2 for site in found.values())
+    # By the triangle inequality their own mean is at most as far from the blur as they are. Four
+    # iterations hardly move them: some not at all.
+    assert all(0 <= site["spread"] <= 2 * site["departure"] < 0.2 for site in found.values())
+    assert any(site["spread"] > 0 for site in found.values())
     plain, filtered = (
         size_of(tiny_config, [f"model.backbone.aa.filter={name}"]) for name in ("none", "adaptive")
     )
