@@ -14,6 +14,11 @@ from aa_plugins.config import AAConfig
 CLAIM_DIRECTIONS = ("higher", "lower", "zero")
 
 
+def run_name(variant: str, seed: int) -> str:
+    """What the folders of a variant's run with one seed are called."""
+    return f"{variant}_seed{seed}"
+
+
 @dataclass(frozen=True)
 class Run:
     """One training with one seed, and its evaluation."""
@@ -25,7 +30,7 @@ class Run:
     @property
     def name(self) -> str:
         """Of its folders: no spaces, as "bank_seed0"."""
-        return f"{self.variant}_seed{self.seed}"
+        return run_name(self.variant, self.seed)
 
     @property
     def aa(self) -> dict[str, Any]:
@@ -62,7 +67,7 @@ class Start:
 
     def folder(self, seed: int) -> Path:
         """Of its work, below the root of all work."""
-        return Path(self.experiment) / f"{self.variant}_seed{seed}"
+        return Path(self.experiment) / run_name(self.variant, seed)
 
 
 @dataclass(frozen=True)

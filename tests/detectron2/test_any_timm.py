@@ -13,17 +13,10 @@ from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.detectron2.timm_backbone import STRIDES
 from aa_plugins.layers import filters_of
 from tests.detectron2.shared import SHAPES
-from tests.timm.records import CONVERTED, marked, usable_size
+from tests.timm.records import CONVERTED, FAMILIES, marked, usable_size
 
-# Plain, inverted, hard-swish, parallel branches, weight-standardised, NHWC, attention, mixed.
-FAMILIES = (
-    "regnetx_002",
-    "test_efficientnet",
-    "mobilenetv3_small_050",
-    "test_nfnet",
-    "test_mambaout",
-    "pvt_v2_b0",
-    "edgenext_xx_small",
+FAST = (
+    *FAMILIES,
     "ghostnet_050",  # gives maps between a convolution and its norm
     "shvit_s1",  # strides 16, 32 and 64
 )
@@ -43,7 +36,7 @@ NO_PYRAMID = (
 
 
 @pytest.mark.parametrize(
-    "row", marked([row for row in CONVERTED if row["model"] not in NO_PYRAMID], FAMILIES)
+    "row", marked([row for row in CONVERTED if row["model"] not in NO_PYRAMID], FAST)
 )
 def test_a_pyramid_on_any_model(row):
     name, size = row["model"], usable_size(row, (128, 192))

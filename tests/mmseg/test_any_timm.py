@@ -11,22 +11,10 @@ from timm.layers import Format
 
 import aa_plugins.mmseg  # noqa: F401  registers the backbones
 from aa_plugins.layers import filters_of
-from tests.timm.records import CONVERTED, marked, usable_size
-
-# Plain, inverted, hard-swish, weight-standardised, NHWC, attention, mixed, tokens.
-FAMILIES = (
-    "regnetx_002",
-    "test_efficientnet",
-    "mobilenetv3_small_050",
-    "test_nfnet",
-    "test_mambaout",
-    "pvt_v2_b0",
-    "edgenext_xx_small",
-    "pit_ti_224",
-)
+from tests.timm.records import CONVERTED, FAMILIES, marked, usable_size
 
 
-@pytest.mark.parametrize("row", marked(CONVERTED, FAMILIES))
+@pytest.mark.parametrize("row", marked(CONVERTED, (*FAMILIES, "pit_ti_224")))
 def test_levels_of_any_model(row):
     name, size = row["model"], usable_size(row, (128, 192))
     model = MODELS.build(dict(type="AATIMMBackbone", model_name=name, aa={"stem": True}))

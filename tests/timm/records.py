@@ -16,6 +16,17 @@ RECORDS = ROOT / "docs" / "results" / "timm.jsonl"
 ROWS = read(RECORDS)
 CONVERTED = [row for row in ROWS.values() if row["converted"]]
 PLAIN = [row for row in ROWS.values() if not row["converted"]]
+# What both hosts test fast: plain, inverted, hard-swish, weight-standardised, NHWC, attention, and
+# mixed.
+FAMILIES = (
+    "regnetx_002",
+    "test_efficientnet",
+    "mobilenetv3_small_050",
+    "test_nfnet",
+    "test_mambaout",
+    "pvt_v2_b0",
+    "edgenext_xx_small",
+)
 
 
 def marked(rows: Iterable[dict[str, Any]], fast: Iterable[str] = ()) -> list[Any]:
