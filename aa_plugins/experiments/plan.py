@@ -35,7 +35,14 @@ class Run:
     @property
     def aa(self) -> dict[str, Any]:
         """The fields of AAConfig that make the variant."""
-        return dict(self.experiment.variants[self.variant])
+        fields = self.experiment.variants[self.variant]
+        return {name: value for name, value in fields.items() if name != "options"}
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """KEY=VALUE of the host: the experiment's, then the variant's own."""
+        own = self.experiment.variants[self.variant].get("options", ())
+        return (*self.experiment.options, *own)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Experiment:
         data: folder of the data set below the root of all data.
         task: "semantic" or "instance".
         seeds: of the trainings.
-        variants: name to fields of AAConfig.
+        variants: name to fields of AAConfig, and `options` of the host that are the variant's own.
         columns: metrics of the tables.
         options: KEY=VALUE of the host that all of its trainings share, on top of the config.
         protocol: what of the evaluation's protocol differs from the host's default.
@@ -139,10 +146,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _check(experiment: Experiment, path: Path) -> None:
     if experiment.task not in ("semantic", "instance"):
         raise ValueError(f"{path}: task={experiment.task!r} is neither semantic nor instance")
-    for name, fields in experiment.variants.items():
+    for name in experiment.variants:
         if not name.replace("-", "").isalnum():
             raise ValueError(f"{path}: variant {name!r} names a folder: letters, digits, hyphens")
-        AAConfig.from_dict(fields)
+        AAConfig.from_dict(Run(experiment, name, seed=0).aa)
     if start := experiment.start:
         other = _read(path.with_stem(start.experiment))
         if start.variant not in other["variants"] or set(experiment.seeds) - set(other["seeds"]):

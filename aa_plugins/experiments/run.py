@@ -86,13 +86,13 @@ def inspect(run: Run, work: Path, data: Path, overrides: Sequence[str]) -> dict[
 def mmseg_overrides(run: Run) -> list[str]:
     """KEY=VALUE of mmengine that make the variant and its seed."""
     fields = [f"model.backbone.aa.{key}={_literal(value)}" for key, value in run.aa.items()]
-    return [f"randomness.seed={run.seed}", *run.experiment.options, *fields]
+    return [f"randomness.seed={run.seed}", *run.options, *fields]
 
 
 def detectron2_overrides(run: Run, work: Path) -> list[str]:
     """KEY=VALUE of Detectron2 that make the variant and its seed."""
     fields = [f"MODEL.AA.{key.upper()}={value}" for key, value in run.aa.items()]
-    return [f"SEED={run.seed}", f"OUTPUT_DIR={work}", *run.experiment.options, *fields]
+    return [f"SEED={run.seed}", f"OUTPUT_DIR={work}", *run.options, *fields]
 
 
 def host_metrics(work: Path) -> dict[str, float]:
@@ -199,7 +199,7 @@ def keep(
         "variant": run.variant,
         "seed": run.seed,
         "config": run.experiment.config,
-        "options": list(run.experiment.options),
+        "options": list(run.options),
         "aa": run.aa,
         "commit": commit,
         "date": datetime.now(timezone.utc).date().isoformat(),
