@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def add_aa_config(cfg: CfgNode) -> None:
-    """Add `MODEL.AA`, `MODEL.TIMM` and `DATASETS.COCO_PATHS` to `cfg`, before files are merged."""
+    """Add the keys below to `cfg`, before files are merged."""
     # The fields of AAConfig in upper case; they take effect in the build_aa_* backbones. The
     # filters of stem and early stages train whatever MODEL.BACKBONE.FREEZE_AT is.
     cfg.MODEL.AA = CfgNode({name.upper(): value for name, value in asdict(AAConfig()).items()})
@@ -35,6 +35,10 @@ def add_aa_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Rate of stochastic depth.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
+
+    # Of the filters' learning rate, and their weight decay in place of WEIGHT_DECAY.
+    cfg.SOLVER.FILTER_LR_FACTOR = 1.0
+    cfg.SOLVER.WEIGHT_DECAY_FILTER = None
 
     # Datasets in COCO's format by path: name: [annotation file, image folder]. Relative paths start
     # at $DETECTRON2_DATASETS (./datasets), as those of Detectron2's own datasets do.

@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+import torch
 from detectron2 import engine
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, instantiate
@@ -35,10 +36,12 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
+from aa_plugins.detectron2.amp import CpuAmpTrainer
 from aa_plugins.detectron2.cityscapes import CityscapesEvaluator
 from aa_plugins.detectron2.config import load_lazy, load_yaml
 from aa_plugins.detectron2.datasets import CheckedMapper, register_coco_paths
 from aa_plugins.detectron2.freezing import log_filters
+from aa_plugins.detectron2.optimizer import set_filter_rate
 
 
 def launch(args: argparse.Namespace, lazy: bool) -> None:
@@ -72,11 +75,23 @@ def main(args: argparse.Namespace, lazy: bool = False) -> dict[str, Any] | None:
 class Trainer(DefaultTrainer):
     """Detectron2's trainer; filters train whatever is frozen around them."""
 
+    def __init__(self, cfg: CfgNode):
+        super().__init__(cfg)
+        if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+            self._trainer = CpuAmpTrainer(self.model, self.data_loader, self.optimizer)
+
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         model = super().build_model(cfg)
         log_filters(model)
         return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = super().build_optimizer(cfg, model)
+        solver = cfg.SOLVER
+        set_filter_rate(optimizer, model, solver.FILTER_LR_FACTOR, solver.WEIGHT_DECAY_FILTER)
+        return optimizer
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
@@ -160,7 +175,8 @@ def _train_lazy(cfg: DictConfig, resume: bool) -> dict[str, Any] | None:
     optimizer = instantiate(cfg.optimizer)
     loader = instantiate(cfg.dataloader.train)
     model = create_ddp_model(model, **cfg.train.ddp)
-    trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
+    amp = CpuAmpTrainer if cfg.train.device == "cpu" else AMPTrainer
+    trainer_class = amp if cfg.train.amp.enabled else SimpleTrainer
     trainer = trainer_class(model, loader, optimizer)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     results: dict[str, Any] = {}

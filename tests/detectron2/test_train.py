@@ -53,6 +53,51 @@ def test_a_run_trains_its_filters_resumes_exactly_and_is_evaluated(datasets, tmp
     assert "training 7 filters" in (tmp_path / "log.txt").read_text()
 
 
+def test_mixed_precision_on_a_cpu_trains_in_bfloat16_keeps_float32_and_resumes(datasets, tmp_path):
+    from torch import nn
+
+    options = [*OPTIONS, "OUTPUT_DIR", str(tmp_path), "SOLVER.AMP.ENABLED", "True"]
+    seen = []
+    trainer = Trainer(load_yaml(SHAPES, [*options, "SOLVER.MAX_ITER", "2"]))
+    for module in trainer.model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda _, __, out: seen.append((out.dtype, out.requires_grad))
+            )
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert {dtype for dtype, training in seen if training} == {torch.bfloat16}
+    assert {dtype for dtype, training in seen if not training} == {torch.float32}
+    saved = checkpoint(tmp_path)
+    assert all(v.dtype == torch.float32 for v in saved["model"].values() if v.is_floating_point())
+    again = Trainer(load_yaml(SHAPES, options))
+    again.resume_or_load(resume=True)
+    assert again.start_iter == 2
+    assert len(again.optimizer.state_dict()["state"]) > 0
+
+
+def test_filters_may_have_a_rate_and_a_decay_of_their_own(datasets, tmp_path):
+    from aa_plugins.layers import filters_of
+
+    plain = Trainer(load_yaml(SHAPES, [*OPTIONS, "OUTPUT_DIR", str(tmp_path)]))
+    own = ["SOLVER.FILTER_LR_FACTOR", "30.0", "SOLVER.WEIGHT_DECAY_FILTER", "0.0"]
+    fast = Trainer(load_yaml(SHAPES, [*OPTIONS, "OUTPUT_DIR", str(tmp_path), *own]))
+
+    def rates(trainer):
+        names = {id(p): name for name, p in trainer.model.named_parameters()}
+        groups = trainer.optimizer.param_groups
+        found = [(names[id(p)], (g["lr"], g["weight_decay"])) for g in groups for p in g["params"]]
+        assert len(found) == len(dict(found)) == len(names)
+        return dict(found)
+
+    before, after = rates(plain), rates(fast)
+    filters = {f"{n}.{p}" for n, f in filters_of(fast.model) for p, _ in f.named_parameters()}
+    assert before.keys() == after.keys() > filters
+    for name, (rate, decay) in before.items():
+        expected = (30 * rate, 0.0) if name in filters else (rate, decay)
+        assert after[name] == pytest.approx(expected)
+
+
 def test_two_processes_give_the_ap_of_one(datasets, tiny_weights, tmp_path):
     found = []
     for processes in (1, 2):
