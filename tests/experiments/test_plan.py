@@ -15,9 +15,10 @@ data: shapes
 task: semantic
 seeds: [3, 1]
 columns: [mIoU, mASSC]
+options: [train_cfg.max_iters=9]
 variants:
   none: {filter: none}
-  wide: {filter: bank, taps: [3, 5]}
+  wide: {filter: bank, taps: [3, 5], options: [optim_wrapper.optimizer.lr=1]}
 claims:
   - {text: Wide is better, metric: mASSC, of: wide, against: none}
 """
@@ -42,6 +43,12 @@ def test_runs_go_seed_by_seed(small):
     runs = load(small).runs()
     assert [run.name for run in runs] == ["none_seed3", "wide_seed3", "none_seed1", "wide_seed1"]
     assert runs[1].aa == {"filter": "bank", "taps": [3, 5]}
+
+
+def test_a_variant_adds_its_own_options(small):
+    none, wide, *_ = load(small).runs()
+    assert none.options == ("train_cfg.max_iters=9",)
+    assert wide.options == ("train_cfg.max_iters=9", "optim_wrapper.optimizer.lr=1")
 
 
 @pytest.mark.parametrize(
