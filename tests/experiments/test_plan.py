@@ -34,7 +34,8 @@ def small(tmp_path):
 def test_declarations_name_configs_and_filters_that_exist(path):
     experiment = load(path)
     assert host_of(ROOT / experiment.config)
-    assert len({AAConfig(**run.aa) for run in experiment.runs()}) == len(experiment.variants)
+    made = {(AAConfig(**run.aa), run.options) for run in experiment.runs()}
+    assert len(made) == len(experiment.variants)
     names = [run.name for run in experiment.runs()]
     assert len(set(names)) == len(names) == len(experiment.variants) * len(experiment.seeds)
 
