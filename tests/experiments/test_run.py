@@ -9,7 +9,7 @@ import torch
 from aa_plugins.datasets import write_shapes
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.experiments import run as runner
-from aa_plugins.experiments.plan import load
+from aa_plugins.experiments.plan import Run, load
 from aa_plugins.report.page import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,17 +31,20 @@ def test_a_failed_step_names_its_log_and_is_run_again(tmp_path):
 
 
 def test_overrides_of_both_hosts():
-    run = load(ROOT / "configs/experiments/camvid_tuning.yaml").runs()[2]
-    assert run.name == "bank-3-5_seed0"
+    run = Run(load(ROOT / "configs/experiments/camvid_tuning.yaml"), "bank-3-5", seed=0)
     assert runner.mmseg_overrides(run) == [
         "randomness.seed=0",
         "model.backbone.aa.filter=bank",
         "model.backbone.aa.kernel_size=5",
         "model.backbone.aa.taps=[3,5]",
     ]
-    run = load(ROOT / "configs/experiments/pennfudan_r18.yaml").runs()[1]
-    found = runner.detectron2_overrides(run, Path("w"))
-    assert found == ["SEED=1", "OUTPUT_DIR=w", "MODEL.AA.FILTER=blur"]
+    run = Run(load(ROOT / "configs/experiments/pennfudan_r18.yaml"), "blur", seed=1)
+    assert runner.detectron2_overrides(run, Path("w")) == [
+        "SEED=1",
+        "OUTPUT_DIR=w",
+        "SOLVER.AMP.ENABLED=True",
+        "MODEL.AA.FILTER=blur",
+    ]
 
 
 def test_the_hosts_own_precisions_are_those_of_its_last_test(tmp_path):
