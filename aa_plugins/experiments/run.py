@@ -48,7 +48,8 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
     data = data_root / run.experiment.data
     overrides = mmseg_overrides(run) if mmseg else detectron2_overrides(run, work)
     train = [ROOT / "tools/train_net.py", "--config-file", ROOT / run.experiment.config]
-    start = starting_weights(run, work_root)
+    trained = (work / "train.json").is_file()
+    start = None if trained else starting_weights(run, work_root)
     if mmseg:
         # The test is the next step, which can be resumed: here one image will do.
         options = [*overrides, "test_dataloader.dataset.indices=1"]

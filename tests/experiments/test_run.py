@@ -1,6 +1,7 @@
 """Steps run once, go on after an interruption, and leave a record."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,6 @@ def test_a_small_experiment_ends_in_a_record_and_another_goes_on_from_it(tmp_pat
     )
     weights = [key for key in after if key.endswith("weight")]
     assert weights and all(torch.equal(before[key], after[key]) for key in weights)
+    # What it started from isn't needed again.
+    shutil.rmtree(roots[1] / "small")
+    assert runner.execute(more, *roots) == roots[2] / "more/free_seed5"
