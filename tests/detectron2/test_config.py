@@ -52,7 +52,8 @@ def test_every_yaml_file_is_whole(path):
     cfg = load_yaml(str(path))
     if "Base" not in path.stem:
         variant = path.stem.rsplit("_", 1)[1]
-        assert cfg.MODEL.AA.FILTER == ("none" if variant == "baseline" else variant)
+        plain = ("baseline", "finetune")
+        assert cfg.MODEL.AA.FILTER == ("none" if variant in plain else variant)
         assert path.parent.name == "COCO-InstanceSegmentation" or variant in cfg.OUTPUT_DIR
 
 
