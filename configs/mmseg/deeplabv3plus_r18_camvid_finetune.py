@@ -1,5 +1,5 @@
 # Three more epochs of a trained network. The loss hardly moves its filters: they get a thousandfold
-# rate, at which weight decay would pull them all to the box filter.
+# rate, at which weight decay would pull them all back to their start.
 _base_ = "./deeplabv3plus_r18_camvid_baseline.py"
 optim_wrapper = dict(
     type="CpuAmpOptimWrapper",
