@@ -1,4 +1,5 @@
-"""How far predicted filters have left the fixed blur, and how much they differ between places."""
+"""How far predicted filters have left the fixed blur, how much they differ between places, and
+whether they blur where there is detail."""
 
 from __future__ import annotations
 
@@ -9,21 +10,31 @@ import torch
 from torch import nn
 
 from aa_plugins.layers import PredictedFilter, filters_of
-from aa_plugins.ops import binomial_taps
+from aa_plugins.ops import binomial_taps, blur2d
+
+MEASURES = ("departure", "spread", "follows_detail")
 
 
 @contextmanager
 def watch(model: nn.Module) -> Iterator[dict[str, dict[str, float]]]:
     """Measures of every predicted filter over the forward passes inside, complete at its end.
 
-    Both are distances between kernels as distributions of weight over the taps, half the sum of
+    Two are distances between kernels as distributions of weight over the taps, half the sum of
     absolute differences, in [0, 1], averaged over images, groups and kept positions:
 
     - ``departure`` from the binomial filter of 3 taps: 0 for a filter that is the fixed blur;
     - ``spread`` about the mean kernel of each image and group: 0 for a filter that doesn't adapt.
+
+    The third asks whether the blur follows frequency content, in square pixels of the filter's
+    input, averaged over images and groups:
+
+    - ``follows_detail``, the variance of kernels in the quarter of kept positions with the most
+      detail (what the binomial filter of 3 taps takes away) less that in the quarter with the
+      least: positive for a filter that blurs what would alias, negative for one that keeps it, 0
+      for one that doesn't adapt. The binomial of 3 taps has a variance of 1, that of 5 of 2.
     """
     found: dict[str, dict[str, float]] = {}
-    sums = {name: torch.zeros(3, dtype=torch.float64) for name, _ in filters_of(model)}
+    sums = {name: torch.zeros(4, dtype=torch.float64) for name, _ in filters_of(model)}
 
     def hook(name: str):
         def measure(layer: PredictedFilter, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
@@ -31,7 +42,9 @@ def watch(model: nn.Module) -> Iterator[dict[str, dict[str, float]]]:
             fixed = blur_taps(layer.kernel_size).to(taps).view(-1, 1, 1)
             mean = taps.mean((3, 4), keepdim=True)
             distances = [(taps - other).abs().sum(2).mean() / 2 for other in (fixed, mean)]
-            sums[name] += torch.tensor([*distances, 1.0])
+            detail = detail_of(layer, inputs[0])
+            follows = top_less_bottom(variance_of(taps).flatten(2), detail.flatten(2)).mean()
+            sums[name] += torch.tensor([*distances, follows, 1.0])
 
         return measure
 
@@ -42,12 +55,9 @@ def watch(model: nn.Module) -> Iterator[dict[str, dict[str, float]]]:
     finally:
         for handle in handles:
             handle.remove()
-        for name, (departure, spread, count) in sums.items():
+        for name, (*measures, count) in sums.items():
             if count:
-                found[name] = {
-                    "departure": float(departure / count),
-                    "spread": float(spread / count),
-                }
+                found[name] = {key: float(m / count) for key, m in zip(MEASURES, measures)}
 
 
 def blur_taps(kernel_size: int) -> torch.Tensor:
@@ -56,3 +66,34 @@ def blur_taps(kernel_size: int) -> torch.Tensor:
     start = (kernel_size - 3) // 2
     line[start : start + 3] = binomial_taps(3)
     return (line[:, None] * line).flatten()
+
+
+def variance_of(taps: torch.Tensor) -> torch.Tensor:
+    """Of kernels about their own centres, in square pixels: (N, G, k², H, W) → (N, G, H, W)."""
+    weights = taps / taps.sum(2, keepdim=True)  # a joint softmax shares one unit among the groups
+    kernel_size = round(taps.shape[2] ** 0.5)
+    line = torch.arange(kernel_size, dtype=taps.dtype, device=taps.device)
+    total = torch.zeros_like(taps[:, :, 0])
+    for place in torch.meshgrid(line, line, indexing="ij"):
+        place = place.flatten().view(-1, 1, 1)
+        centre = (weights * place).sum(2, keepdim=True)
+        total += (weights * (place - centre).square()).sum(2)
+    return total
+
+
+def detail_of(layer: PredictedFilter, x: torch.Tensor) -> torch.Tensor:
+    """What the binomial filter of 3 taps takes away, absolute, at kept positions, mean over each
+    group's channels: (N, C, H, W) → (N, G, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    taps = blur_taps(3).view(3, 3).to(x.device)
+    x = x.float()
+    smooth = blur2d(x, taps, layer.stride, layer.pad_mode)
+    detail = (x[..., :: layer.stride, :: layer.stride] - smooth).abs()
+    return detail.unflatten(1, (layer.groups, -1)).mean(2)
+
+
+def top_less_bottom(values: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """Mean of the quarter of `values` where `by` is largest less that where it is smallest, over
+    the last axis."""
+    ordered = values.gather(-1, by.argsort(-1))
+    quarter = max(1, ordered.shape[-1] // 4)
+    return ordered[..., -quarter:].mean(-1) - ordered[..., :quarter].mean(-1)

@@ -130,16 +130,18 @@ def cost(results: Results) -> Table:
 
 
 def filters(results: Results) -> Table:
-    """What the predicted filters do: means over sites and seeds of two distances, in percent."""
+    """What the predicted filters do: means over sites and seeds of the measures of `watch`."""
+    scales = {"departure": (100, ".1f"), "spread": (100, ".1f"), "follows_detail": (1, "+.2f")}
     rows = []
     for variant in results.variants():
-        found = [site for r in results.records[variant].values() for site in r["filters"].values()]
-        means = [
-            f"{100 * sum(site[name] for site in found) / len(found):.1f}" if found else ABSENT
-            for name in ("departure", "spread")
-        ]
-        rows.append((variant, *means))
-    return Table(("", "departure from the fixed blur", "spread between places"), tuple(rows))
+        sites = [site for r in results.records[variant].values() for site in r["filters"].values()]
+        cells = []
+        for name, (scale, form) in scales.items():
+            known = [scale * site[name] for site in sites if name in site]
+            cells.append(format(sum(known) / len(known), form) if known else ABSENT)
+        rows.append((variant, *cells))
+    header = ("departure from the fixed blur", "spread between places", "follows detail, px²")
+    return Table(("", *header), tuple(rows))
 
 
 def host(results: Results) -> Table:

@@ -1,11 +1,12 @@
-"""Departure from the fixed blur, and spread between places."""
+"""Departure from the fixed blur, spread between places, and whether blur follows detail."""
 
 import pytest
 import torch
 from torch import nn
 
 from aa_plugins import AdaptiveBlurPool2d, FilterBankPool2d
-from aa_plugins.diagnostics.filters import watch
+from aa_plugins.diagnostics.filters import variance_of, watch
+from aa_plugins.ops import binomial_taps
 
 
 def measured(layer, x):
@@ -45,3 +46,28 @@ def test_passes_add_up_and_the_hooks_go():
             model(torch.randn(1, 8, 9, 9, generator=torch.Generator().manual_seed(seed)))
     assert 0 < found["0"]["spread"] < found["0"]["departure"] < 1
     assert not layer._forward_hooks
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+def test_a_binomial_of_k_taps_has_half_k_minus_1_square_pixels_in_all(kernel_size):
+    line = binomial_taps(kernel_size)
+    taps = (line[:, None] * line).view(1, 1, -1, 1, 1)
+    assert variance_of(taps).item() == pytest.approx((kernel_size - 1) / 2)
+    assert variance_of(taps / 8).item() == pytest.approx((kernel_size - 1) / 2)  # joint softmax
+
+
+def test_a_tap_beside_the_middle_moves_but_does_not_blur():
+    taps = torch.zeros(1, 1, 9, 1, 1)
+    taps[0, 0, 2] = 1
+    assert variance_of(taps).item() == 0
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_blur_follows_detail_or_shuns_it(sign):
+    layer = FilterBankPool2d(1, (1, 3), stride=1, groups=1, init="paper", pad_mode="replicate")
+    layer.conv.weight.data.zero_()  # the sum of the window decides: smooth on one side alone
+    layer.conv.weight.data[0], layer.conv.weight.data[1] = -10 * sign, 10 * sign
+    layer.conv.weight.data[:, 0, 1, 1] = 0
+    x = torch.full((1, 1, 8, 16), -1.0)
+    x[..., 8:] = 3.0 - torch.arange(64).view(8, 8) % 2 * 2  # columns of 3 and 1
+    assert measured(layer, x)["follows_detail"] == pytest.approx(sign, abs=0.01)
