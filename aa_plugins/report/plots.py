@@ -42,7 +42,7 @@ def draw_curve(panel: Axes, results: Mapping[str, Mapping], branch: str) -> None
         panel.tick_params(axis="x", rotation=60)
     panel.set_title(label(branch), fontsize="medium")
     panel.grid(axis="y", alpha=0.3)
-    panel.legend(fontsize="small")
+    panel.legend(fontsize="small", ncols=1 + (len(results) > 5))
 
 
 def branches(results: Mapping[str, Mapping]) -> list[str]:
