@@ -11,6 +11,7 @@ from torch import nn
 
 from aa_plugins.layers import PredictedFilter, filters_of
 from aa_plugins.ops import binomial_taps, blur2d
+from aa_plugins.ops.geometry import kernel_size_of
 
 MEASURES = ("departure", "spread", "follows_detail")
 
@@ -34,7 +35,8 @@ def watch(model: nn.Module) -> Iterator[dict[str, dict[str, float]]]:
       for one that doesn't adapt. The binomial of 3 taps has a variance of 1, that of 5 of 2.
     """
     found: dict[str, dict[str, float]] = {}
-    sums = {name: torch.zeros(4, dtype=torch.float64) for name, _ in filters_of(model)}
+    zeros = torch.zeros(len(MEASURES) + 1, dtype=torch.float64)  # the last one counts passes
+    sums = {name: zeros.clone() for name, _ in filters_of(model)}
 
     def hook(name: str):
         def measure(layer: PredictedFilter, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
@@ -71,8 +73,7 @@ def blur_taps(kernel_size: int) -> torch.Tensor:
 def variance_of(taps: torch.Tensor) -> torch.Tensor:
     """Of kernels about their own centres, in square pixels: (N, G, k², H, W) → (N, G, H, W)."""
     weights = taps / taps.sum(2, keepdim=True)  # a joint softmax shares one unit among the groups
-    kernel_size = round(taps.shape[2] ** 0.5)
-    line = torch.arange(kernel_size, dtype=taps.dtype, device=taps.device)
+    line = torch.arange(kernel_size_of(taps.shape[2]), dtype=taps.dtype, device=taps.device)
     total = torch.zeros_like(taps[:, :, 0])
     for place in torch.meshgrid(line, line, indexing="ij"):
         place = place.flatten().view(-1, 1, 1)
