@@ -42,7 +42,7 @@ def draw_curve(panel: Axes, results: Mapping[str, Mapping], branch: str) -> None
         panel.tick_params(axis="x", rotation=60)
     panel.set_title(label(branch), fontsize="medium")
     panel.grid(axis="y", alpha=0.3)
-    panel.legend(fontsize="small", ncols=1 + (len(results) > 5))
+    panel.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # beside all curves
 
 
 def branches(results: Mapping[str, Mapping]) -> list[str]:
