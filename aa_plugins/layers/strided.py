@@ -77,23 +77,6 @@ class FilterAfterAvgPool(Filtered):
         return self.postfilter(total / F.avg_pool2d(F.pad(counted, extra), self.kernel_size, 1))
 
 
-class FilterAfterMerging(Filtered):
-    """Merges every 2×2 window at stride 1, then filters; (B, H, W, C) in and out.
-
-    The windows are laid out side by side, so that the original, non-overlapping merge computes
-    each of them: its order of channels, norm and reduction need not be known here.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        height, width = x.shape[1:3]
-        x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        for axis in (1, 2):
-            x = torch.stack((x.narrow(axis, 0, x.shape[axis] - 1), x[_from_one(axis)]), axis + 1)
-            x = x.flatten(axis, axis + 1)
-        merged = super().forward(x).permute(0, 3, 1, 2)
-        return self.postfilter(merged).permute(0, 2, 3, 1)
-
-
 class SamePadded(Filtered):
     """Runs densely what pads by TensorFlow's "same" rule, which depends on the stride.
 
@@ -147,10 +130,6 @@ def stride_of(module: nn.Module) -> int:
     if stride[0] != stride[1]:
         raise ValueError(f"stride={stride} differs between the axes: such a site can't be filtered")
     return int(stride[0])
-
-
-def _from_one(axis: int) -> tuple[slice, ...]:
-    return (slice(None),) * axis + (slice(1, None),)
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

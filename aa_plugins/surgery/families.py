@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from aa_plugins.layers import strided
+from aa_plugins.layers.merging import FilterAfterMerging
 from aa_plugins.layers.strided import stride_of
 from aa_plugins.surgery.rows import Names, Site, Skipped
 from aa_plugins.surgery.trace import Trace
@@ -128,7 +129,7 @@ def _merging_sites(names: Names, trace: Trace) -> Iterator[Site]:
         if type(module).__name__ not in MERGINGS or not _halves_channels_last(name, trace):
             continue
         channels = trace.calls[name][0].output_shapes[0][-1]
-        yield Site(name, "merging", channels, 2, name, strided.FilterAfterMerging)
+        yield Site(name, "merging", channels, 2, name, FilterAfterMerging)
 
 
 def _halves_channels_last(name: str, trace: Trace) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from aa_plugins.layers import strided
 from aa_plugins.layers.strided import pads_as_same, stride_of
@@ -172,7 +173,8 @@ def _reduces(operation: Operation) -> bool:
         return False
     before, after = operation.input_shapes[0], operation.output_shapes[0]
     if operation.function == "__getitem__":  # x[:, ::2, ::2]
-        return sum(step > 1 for step in operation.steps) >= 2
+        slices = [s for s in tree_leaves(operation.arguments) if isinstance(s, slice)]
+        return sum((s.step or 1) > 1 for s in slices) >= 2
     if not REDUCING.fullmatch(operation.function) or not len(before) == len(after) in (3, 4):
         return False
     kept = [new / old for new, old in zip(after[2:], before[2:])]

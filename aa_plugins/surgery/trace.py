@@ -18,31 +18,40 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 Shape = tuple[int, ...]
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module: values are numbers given to tensors in the order they appear."""
+    """One call of a module: values are numbers given to tensors in the order they appear.
+
+    `numbers` are the integers that it got beside tensors, as a size (H, W) of tokens.
+    """
 
     name: str
     inputs: tuple[int, ...]
     input_shapes: tuple[Shape, ...]
+    numbers: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
 
 
 @dataclass(eq=False)
 class Operation:
-    """One call of a torch function, and the module calls around it, outermost first."""
+    """One call of a torch function, and the module calls around it, outermost first.
+
+    `arguments` are what it got by position and by name, None in place of every tensor.
+    """
 
     function: str
     scope: tuple[Call, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
     input_shapes: tuple[Shape, ...]
     output_shapes: tuple[Shape, ...]
-    steps: tuple[int, ...]
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass
@@ -116,7 +125,8 @@ class _Recorder(TorchFunctionMode):
             return
         tensors = _tensors(args)
         values = tuple(self.value(t) for t in tensors)
-        self.scope.append(Call(self.names[module], values, _shapes(tensors)))
+        numbers = tuple(leaf for leaf in tree_leaves(args) if type(leaf) is int)
+        self.scope.append(Call(self.names[module], values, _shapes(tensors), numbers))
         self.trace.calls[self.names[module]].append(self.scope[-1])
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -131,7 +141,7 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         inputs = _tensors((args, kwargs))
-        read = [self.value(t) for t in inputs]
+        read = tuple(self.value(t) for t in inputs)
         output = func(*args, **kwargs)
         outputs = _tensors(output)
         if not outputs:
@@ -139,15 +149,16 @@ class _Recorder(TorchFunctionMode):
         operation = Operation(
             getattr(func, "__name__", ""),
             tuple(self.scope),
+            read,
+            # In-place functions return what they read: a new value, too.
+            tuple(self.value(tensor, new=True) for tensor in outputs),
             _shapes(inputs),
             _shapes(outputs),
-            tuple(s.step for s in tree_leaves(args) if isinstance(s, slice) and s.step),
+            tree_map(lambda leaf: None if isinstance(leaf, torch.Tensor) else leaf, (args, kwargs)),
         )
         self.trace.operations.append(operation)
         for value in read:
             self.trace.readers[value].append(operation)
-        for tensor in outputs:  # in-place functions return what they read: a new value, too
-            self.value(tensor, new=True)
         return output
 
     def value(self, tensor: torch.Tensor, new: bool = False) -> int:

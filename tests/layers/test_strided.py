@@ -5,9 +5,6 @@ from __future__ import annotations
 import copy
 
 import pytest
-import timm.models.swin_transformer as swin
-import timm.models.swin_transformer_v2 as swin_v2
-import timm.models.swin_transformer_v2_cr as swin_v2_cr
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
@@ -15,17 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from aa_plugins.layers import strided
-
-
-class Subsample(nn.Module):
-    """A filter that does nothing but keep every stride-th position."""
-
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :, :: self.stride, :: self.stride]
+from tests.layers.subsample import Subsample
 
 
 def dense(module: nn.Module, mixin: type[strided.Filtered]) -> nn.Module:
@@ -107,27 +94,6 @@ def test_pointwise_convolution_reads_a_filtered_map():
     conv = nn.Conv2d(3, 4, 1, stride=2)
     x = torch.randn(2, 3, 9, 12)
     torch.testing.assert_close(dense(conv, strided.FilterBefore)(x), conv(x))
-
-
-@pytest.mark.parametrize("family", [swin, swin_v2, swin_v2_cr])
-@pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 5), (1, 1), (2, 3)])
-def test_merging(family, size):
-    merging = family.PatchMerging(6)
-    for parameter in merging.parameters():
-        nn.init.normal_(parameter)
-    converted = copy.deepcopy(merging)
-    strided.convert(converted, strided.FilterAfterMerging, Subsample(2))
-    x = torch.randn(2, *size, 6)
-    torch.testing.assert_close(converted(x), merging(x))
-
-
-def test_merging_is_dense_before_the_filter():
-    merging = swin.PatchMerging(4)
-    strided.convert(merging, strided.FilterAfterMerging, Subsample(1))
-    x = torch.randn(1, 6, 8, 4)
-    parts = [x[:, :-1, :-1], x[:, 1:, :-1], x[:, :-1, 1:], x[:, 1:, 1:]]
-    expected = merging.reduction(merging.norm(torch.cat(parts, -1)))
-    torch.testing.assert_close(merging(x), expected)
 
 
 def test_partial_windows_at_infinity_never_win():
