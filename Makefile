@@ -37,10 +37,10 @@ test-all: setup
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) -m ""
 
 demo: setup
-	$(python) tools/demo.py $(if $(DATA),--data "$(DATA)")
+	$(python) tools/demo $(if $(DATA),--data "$(DATA)")
 
 bench: setup
-	$(python) tools/benchmark.py
+	$(python) tools/benchmark
 
 clean:
 	rm -rf .venv out build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         write_shapes(**vars(arguments))
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

@@ -1,7 +1,6 @@
 """Writes scenes of shapes in the folder layouts that the hosts read."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def write_shapes(
         seed: a different seed gives different images.
     Raises:
         ValueError: an unknown layout or a number of images below 1.
-        FileExistsError: the folder exists and holds something.
+        FileExistsError: the folder exists and holds something, or its .partial exists.
     """
     folder = Path(folder)
     if layout not in LAYOUTS:
@@ -48,7 +47,8 @@ def write_shapes(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} holds something already, remove it or name another folder")
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    if partial.exists():
+        raise FileExistsError(f"{partial} is there, of an interrupted run? Remove it first")
     for split, count in zip(SPLITS, (train, val), strict=True):
         scenes = (
             draw_scene(*size, np.random.default_rng([seed, SPLITS.index(split), index]))

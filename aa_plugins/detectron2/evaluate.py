@@ -33,11 +33,11 @@ from aa_plugins.detectron2.consistency import (
 )
 from aa_plugins.detectron2.datasets import register_coco_paths
 from aa_plugins.detectron2.weights import load_weights
+from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.diagnostics.filters import watch
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.hosts import DETECTRON2_YAML, host_of
-from aa_plugins.timm.inspection import count_macs
 
 
 @dataclass(frozen=True)

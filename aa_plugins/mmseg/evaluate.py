@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from tqdm import tqdm
 
+from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.diagnostics.filters import watch
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
@@ -31,7 +32,6 @@ from aa_plugins.mmseg.runs import (
     read_overrides,
 )
 from aa_plugins.surgery import load_weights
-from aa_plugins.timm.inspection import count_macs
 
 
 def protocol_of(config_file: str | Path) -> dict[str, Any]:

@@ -149,3 +149,8 @@ def test_bad_arguments_are_named(tmp_path):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(FileExistsError, match="full holds something"):
         write_shapes(tmp_path / "full", "voc", train=1, val=1)
+    (tmp_path / "new.partial").mkdir()
+    (tmp_path / "new.partial" / "mine").touch()
+    with pytest.raises(FileExistsError, match="new.partial is there.*Remove it"):
+        write_shapes(tmp_path / "new", "voc", train=1, val=1)
+    assert (tmp_path / "new.partial" / "mine").exists()

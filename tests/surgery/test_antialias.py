@@ -13,8 +13,8 @@ import torchvision
 from torch import nn
 
 from aa_plugins import AAConfig, AntialiasReport, antialias
+from aa_plugins.diagnostics.equivalence import perturb, relative_difference
 from aa_plugins.layers import filters_of
-from aa_plugins.surgery.equivalence import relative_difference, rouse
 
 SMALL_SWIN = {"img_size": 64, "embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
 RESNET = [
@@ -92,7 +92,7 @@ def test_a_bank_has_the_members_and_the_predictor_that_the_configuration_names()
 @pytest.mark.parametrize("stride", [8, 16])
 def test_stages_that_dilate_get_filters_at_stride_one_when_asked(stride):
     plain = timm.create_model("resnet26", output_stride=stride)
-    rouse(plain, torch.randn(2, 3, 65, 65))
+    perturb(plain, torch.randn(2, 3, 65, 65))
     converted = copy.deepcopy(plain)
     report = antialias(converted, AAConfig(init="identity", dilated=True))
     assert len(report.sites) == 7
@@ -111,7 +111,7 @@ def test_stages_that_dilate_get_filters_at_stride_one_when_asked(stride):
 
 def test_a_stem_of_three_convolutions_is_filtered_after_its_activation():
     plain = timm.create_model("resnet26d")
-    rouse(plain, torch.randn(2, 3, 65, 65))
+    perturb(plain, torch.randn(2, 3, 65, 65))
     converted = copy.deepcopy(plain)
     report = antialias(converted, AAConfig(init="identity", stem=True))
     stem = next(site for site in report.sites if site.kind == "stem")
@@ -176,7 +176,7 @@ def test_copies_compute_the_same(copied):
 )
 def test_every_filter_has_moved_after_two_steps(name, kwargs, init):
     model = timm.create_model(name, num_classes=5, **kwargs)
-    rouse(model, torch.randn(2, 3, 64, 64))
+    perturb(model, torch.randn(2, 3, 64, 64))
     antialias(model, AAConfig(init=init))
     model.train()
     layers = dict(filters_of(model))

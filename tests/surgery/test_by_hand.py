@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from aa_plugins import AAConfig, antialias
-from aa_plugins.surgery.equivalence import relative_difference, rouse
+from aa_plugins.diagnostics.equivalence import perturb, relative_difference
 
 SMALL_SWIN = {"img_size": 64, "embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
 TAPS = {
@@ -105,7 +105,7 @@ def swin_v2_cr_by_hand(model: nn.Module, k: int) -> None:
 )
 def test_equals_blurs_put_in_by_hand(name, by_hand, kwargs, k):
     plain = timm.create_model(name, **kwargs)
-    rouse(plain, torch.randn(2, 3, 64, 64))
+    perturb(plain, torch.randn(2, 3, 64, 64))
     manual = copy.deepcopy(plain)
     by_hand(manual, k)
     x = torch.randn(1, 3, 64, 64)

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 import aa_plugins.timm  # noqa: F401  names the filters as leaves of timm's tracer
 from aa_plugins import AAConfig, antialias
+from aa_plugins.diagnostics.equivalence import perturb, relative_difference
 from aa_plugins.layers import filters_of
-from aa_plugins.surgery.equivalence import relative_difference, rouse
 
 NAMES = ["test_resnet", "test_efficientnet"]
 FILTERS = ["adaptive", "bank", "blur"]
@@ -30,7 +30,7 @@ def converted(name: str = "test_resnet", **options) -> torch.nn.Module:
     torch.manual_seed(0)
     model = timm.create_model(name)
     antialias(model, AAConfig(**{"pad_mode": "replicate", "stem": True} | options))
-    rouse(model, torch.randn(2, 3, 64, 64))
+    perturb(model, torch.randn(2, 3, 64, 64))
     return model
 
 
@@ -48,7 +48,7 @@ def small(ceil_mode: bool = True, **options) -> torch.nn.Module:
     )
     report = antialias(model, AAConfig(**{"pad_mode": "replicate"} | options))
     assert [site.kind for site in report.sites] == ["conv", "max_pool", "avg_pool", "shortcut"]
-    rouse(model, torch.randn(2, 3, 64, 64))
+    perturb(model, torch.randn(2, 3, 64, 64))
     return model
 
 

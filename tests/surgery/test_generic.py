@@ -21,7 +21,7 @@ from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
 from aa_plugins import AAConfig, AdaptiveBlurPool2d, antialias
-from aa_plugins.surgery.equivalence import relative_difference, rouse
+from aa_plugins.diagnostics.equivalence import perturb, relative_difference
 from aa_plugins.surgery.sites import find_sites
 
 IDENTITY = AAConfig(init="identity")
@@ -137,7 +137,7 @@ def sequence(*layers: nn.Module) -> nn.Sequential:
 )
 def test_the_filter_follows_the_nonlinearity(layers, host):
     plain = sequence(*layers)
-    rouse(plain, torch.randn(2, 3, 13, 15))
+    perturb(plain, torch.randn(2, 3, 13, 15))
     converted = copy.deepcopy(plain)
     report = antialias(converted, IDENTITY, example=IMAGE)
     assert report.sites[0].place == ("after it" if host == "1" else f"after {host}")

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from aa_plugins import AAConfig, antialias
+from aa_plugins.diagnostics.equivalence import perturb, relative_difference
 from aa_plugins.surgery import filter_keys
-from aa_plugins.surgery.equivalence import relative_difference, rouse
 
 ODD = (65, 97)  # 33×49, 17×25, 9×13, 5×7, 3×4 inside
 ISSUE_SIZES = [(224, 224), (225, 225), (228, 228), (164, 196)]
@@ -60,7 +60,7 @@ def case_id(value: object) -> str | None:
 def test_computes_what_the_plain_network_computes(name, kwargs, sizes, sites):
     plain = timm.create_model(name, **kwargs).eval()
     converted = copy.deepcopy(plain)
-    rouse(plain, torch.randn(2, 3, *sizes[0]))
+    perturb(plain, torch.randn(2, 3, *sizes[0]))
 
     report = antialias(converted, AAConfig(init="identity"))
     assert len(report.sites) == sites

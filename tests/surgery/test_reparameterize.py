@@ -12,8 +12,8 @@ from timm.utils.model import reparameterize_model
 from torch import nn
 
 from aa_plugins import AAConfig, antialias
+from aa_plugins.diagnostics.equivalence import perturb, relative_difference
 from aa_plugins.layers import filters_of
-from aa_plugins.surgery.equivalence import relative_difference, rouse
 
 
 class Branches(nn.Module):
@@ -69,7 +69,7 @@ def test_timms_reparameterization(name):
     torch.manual_seed(0)
     model, x = timm.create_model(name), torch.randn(2, 3, 96, 96)
     report = antialias(model, AAConfig(stem=True))
-    rouse(model, x)
+    perturb(model, x)
     fused = reparameterize_model(model)
     assert len(list(filters_of(fused))) == len(report.sites)
     assert len(list(fused.parameters())) < len(list(model.parameters()))

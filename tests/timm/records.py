@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 
-from aa_plugins.timm.sweep import read
+from timm_sweep.sweep import read
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs" / "results" / "timm.jsonl"

@@ -7,9 +7,11 @@ import timm
 import torch
 
 from aa_plugins import antialias
-from aa_plugins.surgery.equivalence import relative_difference
+from aa_plugins.diagnostics.equivalence import relative_difference
 from aa_plugins.timm import MODULES
-from aa_plugins.timm.inspection import (
+from aa_plugins.timm.models import PATCH_EMBEDDING_ONLY, TIMM_MODULES
+from tests.timm.records import ABOVE, CONVERTED, PLAIN, marked
+from timm_sweep.inspection import (
     EVERYWHERE,
     check_features,
     check_identity,
@@ -18,8 +20,6 @@ from aa_plugins.timm.inspection import (
     odd_images,
     specimen,
 )
-from aa_plugins.timm.models import PATCH_EMBEDDING_ONLY, TIMM_MODULES
-from tests.timm.records import ABOVE, CONVERTED, PLAIN, marked
 
 # One for each kind of site: avg-down, weight-standardised, fused norm and activation, depthwise,
 # squeeze-and-excite, attention, groups that don't divide, branches.

@@ -12,8 +12,8 @@ from timm.layers import Format
 from timm.models import get_arch_pretrained_cfgs, save_for_hf
 
 from aa_plugins import AAConfig
+from aa_plugins.diagnostics.equivalence import perturb, relative_difference
 from aa_plugins.surgery import filter_keys
-from aa_plugins.surgery.equivalence import relative_difference, rouse
 from aa_plugins.timm import MODULES
 
 IDENTITY = {"init": "identity"}
@@ -27,9 +27,9 @@ FAMILIES = [
 ]
 
 
-def roused(name: str, **kwargs) -> torch.nn.Module:
+def perturbed(name: str, **kwargs) -> torch.nn.Module:
     model = timm.create_model(name, **kwargs)
-    rouse(model, torch.randn(2, kwargs.get("in_chans", 3), 64, 64))
+    perturb(model, torch.randn(2, kwargs.get("in_chans", 3), 64, 64))
     return model
 
 
@@ -84,7 +84,7 @@ def test_filter_is_what_aa_says(aa, filter_name):
 @pytest.mark.parametrize("name", ["resnet50", "convnext_atto"])
 def test_options_of_the_plain_model_work(name):
     options = {"num_classes": 5, "in_chans": 2, "output_stride": 16, "drop_path_rate": 0.1}
-    plain = roused(name, **options)
+    plain = perturbed(name, **options)
     model = timm.create_model(f"aa_{name}", aa=IDENTITY, **options)
     model.load_state_dict(plain.state_dict())
     assert model.num_classes == 5
@@ -98,7 +98,7 @@ def converted(name: str, **kwargs) -> torch.nn.Module:
     """A model with nothing at its start, filters included."""
     model = timm.create_model(f"aa_{name}", **kwargs)
     kwargs.pop("aa", None)
-    model.load_state_dict(roused(name, **kwargs).state_dict())
+    model.load_state_dict(perturbed(name, **kwargs).state_dict())
     for key, tensor in model.state_dict().items():
         if key in filter_keys(model) and tensor.is_floating_point():
             tensor.uniform_(0.1, 0.9)
@@ -106,14 +106,14 @@ def converted(name: str, **kwargs) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("given", ["file", "state_dict"])
-@pytest.mark.parametrize("make", [roused, converted])
+@pytest.mark.parametrize("make", [perturbed, converted])
 def test_pretrained_weights_are_loaded(tmp_path, given, make):
     source = make("resnet18", num_classes=7)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     where = {"file": str(tmp_path / "weights.pth"), "state_dict": source.state_dict()}
     overlay = {given: where[given], "num_classes": 7}
     options = {"pretrained": True, "pretrained_cfg_overlay": overlay}
-    if make is roused:
+    if make is perturbed:
         options["aa"] = IDENTITY
     assert_same(timm.create_model("aa_resnet18", num_classes=7, **options), source)
 
@@ -159,7 +159,7 @@ def test_saved_folder_is_loaded_by_name(tmp_path):
     assert_same(model, source)
 
 
-@pytest.mark.parametrize("make", [roused, converted])
+@pytest.mark.parametrize("make", [perturbed, converted])
 def test_checkpoint_path_takes_plain_and_converted_weights(tmp_path, make):
     source = make("convnext_atto", num_classes=3)
     torch.save({"state_dict": source.state_dict()}, tmp_path / "last.pth")
@@ -167,7 +167,7 @@ def test_checkpoint_path_takes_plain_and_converted_weights(tmp_path, make):
         "aa_convnext_atto",
         num_classes=3,
         checkpoint_path=tmp_path / "last.pth",
-        aa=IDENTITY if make is roused else None,
+        aa=IDENTITY if make is perturbed else None,
     )
     assert_same(model, source)
 
@@ -186,7 +186,7 @@ def test_wrong_aa_is_an_error_before_anything_is_built():
 @pytest.mark.parametrize(("name", "kwargs"), FAMILIES)
 def test_features_are_those_of_the_plain_model_in_nchw(name, kwargs):
     plain = timm.create_model(name, features_only=True, **kwargs)
-    rouse(plain, torch.randn(2, 3, 64, 64))
+    perturb(plain, torch.randn(2, 3, 64, 64))
     model = timm.create_model(f"aa_{name}", aa=IDENTITY, features_only=True, **kwargs).eval()
     assert set(model.state_dict()) == set(plain.state_dict()) | filter_keys(model)
     model.load_state_dict(plain.state_dict())
@@ -220,7 +220,7 @@ def test_features_of_a_class_of_its_own():
 def test_every_way_of_extracting_features_works(name, kwargs, feature_cls):
     options = {"features_only": True, "feature_cls": feature_cls, "out_indices": (1, 2), **kwargs}
     plain = timm.create_model(name, **options)
-    rouse(plain, torch.randn(2, 3, 64, 64))
+    perturb(plain, torch.randn(2, 3, 64, 64))
     model = timm.create_model(f"aa_{name}", aa=IDENTITY, **options).eval()
     assert model.aa_report.sites
     assert set(model.state_dict()) == set(plain.state_dict()) | filter_keys(model)

@@ -9,13 +9,13 @@ import timm
 import torch
 from torch import nn
 
-from aa_plugins.surgery.equivalence import relative_difference, rouse
+from aa_plugins.diagnostics.equivalence import perturb, relative_difference
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "test_convnext3"])
-def test_no_path_is_dead_after_rousing(name):
+def test_no_path_is_dead_after_perturbing(name):
     model = timm.create_model(name, num_classes=3)
-    rouse(model, torch.randn(2, 3, 64, 64))
+    perturb(model, torch.randn(2, 3, 64, 64))
     x = torch.randn(1, 3, 64, 64, requires_grad=True)
     model(x).square().sum().backward()
     for key, parameter in model.named_parameters():
@@ -30,7 +30,7 @@ def test_default_initialisation_does_hide():
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model(x), broken(x))
-        rouse(model, torch.randn(2, 3, 64, 64))
+        perturb(model, torch.randn(2, 3, 64, 64))
         broken = copy.deepcopy(model)
         nn.init.zeros_(broken.layer2[0].conv1.weight)
         assert relative_difference([broken(x)], [model(x)]) > 0.01
@@ -39,7 +39,7 @@ def test_default_initialisation_does_hide():
 def test_batch_norms_are_calibrated_on_the_images():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     x = torch.randn(8, 3, 9, 9)
-    rouse(model, x)
+    perturb(model, x)
     y = model[0](x)
     torch.testing.assert_close(model[1].running_mean, y.mean((0, 2, 3)))
     torch.testing.assert_close(model[1].running_var, y.var((0, 2, 3)))
@@ -49,7 +49,7 @@ def test_batch_norms_are_calibrated_on_the_images():
 def test_draw_is_the_same_for_the_same_seed():
     first, second, third = (nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)) for _ in range(3))
     for model, seed in ((first, 1), (second, 1), (third, 2)):
-        rouse(model, torch.zeros(1, 2), seed)
+        perturb(model, torch.zeros(1, 2), seed)
     assert torch.equal(first[1].weight, second[1].weight)
     assert not torch.equal(first[1].weight, third[1].weight)
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Train baseline, blur and adaptive for minutes, and measure how far each is shift consistent."""
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the laboratory's packages are
+
 from aa_plugins.datasets import write_shapes
 from aa_plugins.evaluation import instance, semantic
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.report import Report, flip_picture, write_json
 from aa_plugins.report.comparison import comparison
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VARIANTS = ("baseline", "blur", "adaptive")
 SHIFT = (1, 1)
 COLUMNS = ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss")
@@ -28,7 +29,7 @@ PROGRESS = re.compile(r"Iter\((train|test)\) *\[ *(\d+)/(\d+)\]")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tools/demo", description=__doc__)
     parser.add_argument("--data", metavar="DIR", help="a folder like CamVid's, instead of shapes")
     parser.add_argument("--out", default="out/demo", metavar="DIR", help="%(default)s")
     args = parser.parse_args()
@@ -103,10 +104,10 @@ def instances(out: Path) -> dict[str, dict[str, float | None]]:
         write_shapes(data, "coco", train=200, val=12)
         merge_classes(data)
     try:
-        from aa_plugins.detectron2 import demo
+        from demo import detectron2_instances as demo
     except ImportError as error:
         print(f"\nMask R-CNN of torchvision, as Detectron2 can't be imported ({error})")
-        from aa_plugins.torchvision import demo
+        from demo import torchvision_instances as demo
 
         records = demo.run(data, out, INSTANCE_ITERATIONS // 2)
     else:

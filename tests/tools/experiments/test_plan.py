@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from aa_plugins.config import AAConfig
-from aa_plugins.experiments.plan import load
 from aa_plugins.hosts import host_of
+from experiments.plan import load
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DECLARATIONS = sorted((ROOT / "configs/experiments").glob("*.yaml"))
 SMALL = """
 title: Small

@@ -1,7 +1,7 @@
 """Tables of experiments in Markdown files, between markers, so that one command renews them.
 
 A table stands between `<!-- table: EXPERIMENT/KIND -->` and `<!-- end -->`. What
-`tools/benchmark.py` measured goes by the name "benchmark".
+`python tools/benchmark` measured goes by the name "benchmark".
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from aa_plugins.benchmark import table as benchmark
-from aa_plugins.experiments.plan import load
-from aa_plugins.experiments.results import Results
 from aa_plugins.report.table import ABSENT, Table, difference_table, label, result_table
+from benchmark import table as benchmark
+from experiments.plan import load
+from experiments.results import Results
 
 MARKED = re.compile(r"(<!-- table: ([\w-]+)/([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BENCHMARK = "benchmark"

@@ -13,15 +13,15 @@ import timm
 import torch
 from timm.layers import BlurPool2d as TimmBlurPool2d
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from aa_plugins.benchmark.measure import Timing, in_new_process, interleaved, peak_growths
-from aa_plugins.benchmark.published import PublishedFilter, replace_filters
+from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.evaluation import SemanticConsistency, preset
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d, fuse
 from aa_plugins.ops import adaptive_blur2d
 from aa_plugins.ops.backends import VARIABLE
 from aa_plugins.surgery import antialias
+from benchmark.measure import Timing, in_new_process, interleaved, peak_growths
+from benchmark.published import PublishedFilter, replace_filters
 
 Rows = list[dict[str, Any]]
 Task = Callable[[], Any]
@@ -64,12 +64,6 @@ class Copy(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.clone()
-
-
-@register_flop_formula(torch.ops.aa_plugins.fused_blur2d)
-def _blur_flops(x_shape, logits_shape, gate, bank, *args, out_shape=None, **kwargs) -> int:
-    taps = logits_shape[2] if bank is None else bank[1]
-    return 2 * taps * x_shape[0] * x_shape[1] * logits_shape[3] * logits_shape[4]
 
 
 def layer_suite(rounds: int, device: str) -> Iterator[Rows]:
@@ -137,13 +131,13 @@ def network_suite(rounds: int, device: str) -> Iterator[Rows]:
 def host_suite(rounds: int, device: str) -> Iterator[Rows]:
     """Inference of DeepLabv3+ R-101 and Mask R-CNN R-101-FPN where their hosts are installed."""
     if find_spec("mmseg"):
-        from aa_plugins.benchmark.hosts import deeplab
+        from benchmark.hosts import deeplab
 
         plain, x = deeplab(device)
         case = "DeepLabv3+ R-101, 512×1024"
         yield _compare(case, plain, lambda model: model.backbone, x, rounds, device)
     if find_spec("detectron2"):
-        from aa_plugins.benchmark.hosts import mask_rcnn
+        from benchmark.hosts import mask_rcnn
 
         plain, x = mask_rcnn(device)
         case = "Mask R-CNN R-101-FPN, 832×1088"
@@ -208,9 +202,9 @@ def _compare(
             replace_filters(model)
         fuse(model)
         tasks[variant] = inference(model.to(device), x)
-        with FlopCounterMode(display=False) as counter:
+        with count_macs(model) as counted:
             tasks[variant]()
-        macs[variant] = counter.get_total_flops() / 2e9
+        macs[variant] = counted[0] / 1e9
     timings = interleaved(tasks, rounds, device, case)
     rows = [_row(case, variant, timing) for variant, timing in timings.items()]
     for row in rows:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from aa_plugins.experiments.tables import MARKED, renew
+from experiments.tables import MARKED, renew
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/benchmark.md"])

@@ -9,11 +9,11 @@ import torch
 
 from aa_plugins.datasets import write_shapes
 from aa_plugins.evaluation.records import read_records
-from aa_plugins.experiments import run as runner
-from aa_plugins.experiments.plan import Run, load
 from aa_plugins.report.page import write_json
+from experiments import run as runner
+from experiments.plan import Run, load
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_step_is_run_once_and_its_cost_kept(tmp_path):
@@ -54,6 +54,16 @@ def test_the_hosts_own_precisions_are_those_of_its_last_test(tmp_path):
     (tmp_path / "metrics.json").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert runner.host_metrics(tmp_path) == {"bbox/AP": 4.0, "segm/AP": 2.0}
     assert runner.host_metrics(tmp_path / "elsewhere") == {}
+
+
+def test_the_commit_is_that_of_the_code_that_ran(tmp_path, monkeypatch):
+    """Read when a step begins: code that changes while it runs isn't the code that ran."""
+    commits = iter(["first", "second", "second"])
+    monkeypatch.setattr(runner, "commit", lambda: next(commits))
+    with pytest.raises(RuntimeError):
+        runner.step("train", tmp_path, ["-c", "raise SystemExit(3)"])
+    assert runner.step("train", tmp_path, ["-c", ""])["commit"] == "first second"
+    assert runner.step("evaluate", tmp_path, ["-c", ""])["commit"] == "second"
 
 
 @pytest.mark.slow

@@ -3,31 +3,50 @@
 import argparse
 import json
 import platform
+import sys
 from pathlib import Path
 
 import torch
 
-from aa_plugins.benchmark import SUITES, as_markdown
-from aa_plugins.benchmark.measure import clock_of
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the laboratory's packages are
+
 from aa_plugins.ops import backend_report
+from benchmark import SUITES, as_markdown
+from benchmark.measure import clock_of
 
 
-def main() -> None:
-    """Read the command line, run the suites, and write what they found as it comes in."""
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return number
+
+
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python tools/benchmark",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; all by default"
     )
-    parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds")
-    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+    parser.add_argument("--rounds", type=positive, default=10, help="interleaved rounds")
+    parser.add_argument("--threads", type=positive, default=1, help="threads on the CPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"), help="JSON to write")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.suites) - set(SUITES))
     if unknown:
         parser.error(f"unknown suite {unknown[0]!r}: choose from {', '.join(SUITES)}")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here, leave it out to measure on the CPU")
+    return arguments
+
+
+def main() -> None:
+    """Run the suites, and write what they found as it comes in."""
+    arguments = parse_args()
     torch.set_num_threads(arguments.threads)
     clock, _ = clock_of(arguments.device, arguments.threads)
     machine = {

@@ -34,14 +34,14 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """The rows of every JSON that `tools/benchmark.py` wrote into a folder.
+    """The rows of every JSON that `python tools/benchmark` wrote into a folder.
 
     Raises:
         ValueError: where there is none.
     """
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise ValueError(f"no measurements in {folder}: run tools/benchmark.py --out there first")
+        raise ValueError(f"no measurements in {folder}: run tools/benchmark --out there first")
     return [row for file in files for row in json.loads(file.read_text())["rows"]]
 
 

@@ -9,10 +9,10 @@ import pytest
 import timm
 
 from aa_plugins.timm.models import TIMM_MODULES
-from aa_plugins.timm.sweep import document, read, sweep, write
 from tests.timm.records import ABOVE, CONVERTED, PLAIN, ROOT, ROWS
+from timm_sweep.sweep import document, read, sweep, write
 
-COMMAND = [sys.executable, "tools/inspect_model.py", "--all", "--modules", "starnet", "convmixer"]
+COMMAND = [sys.executable, "tools/timm_sweep", "--modules", "starnet", "convmixer"]
 
 
 def test_the_page_is_that_of_its_records():

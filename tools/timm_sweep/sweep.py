@@ -16,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from aa_plugins.report.table import Table
-from aa_plugins.timm import inspection
 from aa_plugins.timm.models import TIMM_MODULES
+from timm_sweep import inspection
 
 LIMIT = 600.0
 # Once for all processes, where they are installed.
@@ -33,7 +33,7 @@ NOT_MEASURED = "not measured"
 TEMPLATE = """\
 # timm models
 
-Made by `python tools/inspect_model.py --all` from the records in `docs/results/timm.jsonl`
+Made by `python tools/timm_sweep` from the records in `docs/results/timm.jsonl`
 (measured with timm {timm}, torch {torch}): the smallest model (by parameters) of each of the
 {modules} modules, of which {converted} lower their resolution at places that `antialias` converts.
 Configuration: `AAConfig(init="identity", stem=True, pad_mode="replicate")`; float32, eval mode, on

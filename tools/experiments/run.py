@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from aa_plugins.evaluation.records import read_records, record_files
-from aa_plugins.experiments.plan import Run
-from aa_plugins.experiments.results import TASKS
 from aa_plugins.hosts import MMSEGMENTATION, host_of
 from aa_plugins.report.page import write_json
+from experiments.plan import Run
+from experiments.results import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmengine", "detectron2", "numpy")
@@ -70,7 +70,7 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
     records = work / "consistency" / Path(run.experiment.config).stem
     costs = {"training": training, "evaluation": evaluation}
     measured = {"host": host_metrics(work), **inspect(run, work, data, overrides), **costs}
-    return keep(run, records, measured, results, commit())
+    return keep(run, records, measured, results)
 
 
 def inspect(run: Run, work: Path, data: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -117,8 +117,9 @@ def step(
     An attempt that was interrupted leaves a mark, as the time that it took is lost.
 
     Returns:
-        `seconds` of wall time and of `cpu_seconds`, `peak_memory_mib` of the resident set, and
-        whether it was `resumed`: then times are those of the last attempt alone.
+        `seconds` of wall time and of `cpu_seconds`, `peak_memory_mib` of the resident set,
+        whether it was `resumed` (then times are those of the last attempt alone), and the
+        `commit` that it was begun with; with those that went on, where they differ.
 
     Raises:
         RuntimeError: where the tool fails.
@@ -127,7 +128,8 @@ def step(
     if done.is_file():
         return json.loads(done.read_text())
     resumed = begun.exists()
-    begun.touch()
+    commits = dict.fromkeys([*(begun.read_text().split() if resumed else ()), commit()])
+    begun.write_text(" ".join(commits))
     start = time.monotonic()
     with log.open("a") as out:
         process = subprocess.Popen(
@@ -147,6 +149,7 @@ def step(
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "peak_memory_mib": round(used.ru_maxrss / 1024),
         "resumed": resumed,
+        "commit": " ".join(commits),
     }
     write_json(done, cost)
     return cost
@@ -165,7 +168,7 @@ def starting_weights(run: Run, work_root: Path) -> Path | None:
     if not (folder / "train.json").is_file():
         raise FileNotFoundError(
             f"{run.name} starts from {start.folder(run.seed)}, which isn't trained: first "
-            f"tools/experiments.py run {start.experiment} --variants {start.variant} "
+            f"tools/experiments run {start.experiment} --variants {start.variant} "
             f"--seeds {run.seed}"
         )
     return weights_of(folder)
@@ -182,7 +185,6 @@ def keep(
     records: Path,
     measured: Mapping[str, Mapping[str, Any]],
     results: Path,
-    commit: str,
 ) -> Path:
     """Write what is worth keeping of a finished run to the results.
 
@@ -202,7 +204,7 @@ def keep(
         "config": run.experiment.config,
         "options": list(run.options),
         "aa": run.aa,
-        "commit": commit,
+        "commit": measured["training"]["commit"],
         "date": datetime.now(timezone.utc).date().isoformat(),
         "environment": environment(),
         **measured,

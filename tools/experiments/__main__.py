@@ -1,9 +1,8 @@
-#!/usr/bin/env python
 """Run experiments to records, and renew the tables of the docs from records.
 
-python tools/experiments.py list
-python tools/experiments.py run camvid_r18 --data-root ../shared/data
-python tools/experiments.py report
+python tools/experiments list
+python tools/experiments run camvid_r18 --data-root DATA
+python tools/experiments report
 """
 
 from __future__ import annotations
@@ -13,9 +12,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from aa_plugins.experiments import plan
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the laboratory's packages are
 
-ROOT = Path(__file__).resolve().parents[1]
+from experiments import plan
+
+ROOT = Path(__file__).resolve().parents[2]
 DECLARATIONS = ROOT / "configs/experiments"
 RESULTS = ROOT / "docs/results"
 PAGES = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/benchmark.md")
@@ -23,16 +24,27 @@ PAGES = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/benchmark.md
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python tools/experiments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="experiments and how many of their runs are finished")
     run = commands.add_parser("run", help="what isn't finished; interrupted, it goes on")
     run.add_argument("name", help="of a file in configs/experiments")
-    run.add_argument("--data-root", type=Path, default="../shared/data", metavar="DIR")
+    run.add_argument(
+        "--data-root",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the data sets; docs/recipes.md says where they come from",
+    )
     run.add_argument("--work-root", type=Path, default="work_dirs", metavar="DIR")
     run.add_argument("--variants", nargs="+", metavar="NAME", help="these alone")
     run.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these alone")
+    run.add_argument(
+        "--again", action="store_true", help="also what is finished; replaces its records"
+    )
     commands.add_parser("report", help="tables and plots of the docs")
     return parser.parse_args()
 
@@ -51,8 +63,6 @@ def main() -> None:
 
 
 def execute(args: argparse.Namespace) -> None:
-    from aa_plugins.experiments.run import execute as execute_run
-
     experiment = plan.load(DECLARATIONS / f"{args.name}.yaml")
     check("--variants", args.variants, experiment.variants)
     check("--seeds", args.seeds, experiment.seeds)
@@ -62,14 +72,25 @@ def execute(args: argparse.Namespace) -> None:
         if (not args.variants or run.variant in args.variants)
         and (not args.seeds or run.seed in args.seeds)
     ]
-    roots = args.data_root.resolve(), args.work_root.resolve()
+    data_root, work_root = args.data_root.resolve(), args.work_root.resolve()
+    if not (data := data_root / experiment.data).is_dir():
+        raise FileNotFoundError(
+            f"--data-root {args.data_root}: no folder {data}; docs/recipes.md says where the data "
+            "sets come from"
+        )
+    from experiments.run import execute as execute_run
+
     for number, run in enumerate(runs, start=1):
         where = f"{number}/{len(runs)} {run.experiment.name}/{run.name}"
-        if is_finished(run):
-            print(f"{where}: finished", flush=True)
+        if is_finished(run) and not args.again:
+            record = record_of(run).relative_to(ROOT)
+            print(f"{where}: finished, its record is {record}; --again runs it anew", flush=True)
             continue
-        print(f"{where}: running, logs in {roots[1] / run.experiment.name / run.name}", flush=True)
-        execute_run(run, *roots, RESULTS)
+        work = work_root / run.experiment.name / run.name
+        if is_finished(run) and (work / "evaluate.json").is_file():
+            raise ValueError(f"--again: {work} holds the finished run: name another --work-root")
+        print(f"{where}: running, logs in {work}", flush=True)
+        execute_run(run, data_root, work_root, RESULTS)
 
 
 def check(option: str, asked: Iterable | None, declared: Iterable) -> None:
@@ -79,13 +100,17 @@ def check(option: str, asked: Iterable | None, declared: Iterable) -> None:
 
 
 def is_finished(run: plan.Run) -> bool:
-    return (RESULTS / run.experiment.name / run.name / "record.json").is_file()
+    return record_of(run).is_file()
+
+
+def record_of(run: plan.Run) -> Path:
+    return RESULTS / run.experiment.name / run.name / "record.json"
 
 
 def report() -> None:
-    from aa_plugins.experiments.plots import save
-    from aa_plugins.experiments.results import Results
-    from aa_plugins.experiments.tables import renew
+    from experiments.plots import save
+    from experiments.results import Results
+    from experiments.tables import renew
 
     for page in PAGES:
         page.write_text(renew(page.read_text(), DECLARATIONS, RESULTS))
@@ -101,3 +126,5 @@ if __name__ == "__main__":
         main()
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on")

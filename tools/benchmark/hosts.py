@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def deeplab(device: str) -> tuple[nn.Module, torch.Tensor]:

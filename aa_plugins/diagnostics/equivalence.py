@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()
-def rouse(model: nn.Module, x: torch.Tensor, seed: int = 0) -> None:
+def perturb(model: nn.Module, x: torch.Tensor, seed: int = 0) -> None:
     """Draw anew every norm, bias, scale and constant of `model`, then calibrate its batch norms.
 
     Args:

@@ -9,11 +9,11 @@ import pytest
 from aa_plugins.evaluation import semantic
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter
-from aa_plugins.experiments.plan import Claim, Experiment
-from aa_plugins.experiments.plots import picture, save
-from aa_plugins.experiments.results import Results
-from aa_plugins.experiments.tables import KINDS, renew
 from aa_plugins.report.page import write_json
+from experiments.plan import Claim, Experiment
+from experiments.plots import picture, save
+from experiments.results import Results
+from experiments.tables import KINDS, renew
 
 IMAGES = 12
 PIXELS = 1000

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from aa_plugins.experiments.results import Results
 from aa_plugins.report.plots import draw_curve
 from aa_plugins.report.table import label
+from experiments.results import Results
 
 AXES = {
     "semantic": ("mIoU", "mASSC", "shift"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,12 +13,12 @@ import timm
 import torch
 from timm.models import list_models
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from aa_plugins.config import AAConfig
-from aa_plugins.layers import PredictedFilter, filters_of
+from aa_plugins.diagnostics.cost import count_macs
+from aa_plugins.diagnostics.equivalence import batch_norms, calibrate, perturb, relative_difference
+from aa_plugins.layers import filters_of
 from aa_plugins.surgery import antialias, filter_keys
-from aa_plugins.surgery.equivalence import batch_norms, calibrate, relative_difference, rouse
 from aa_plugins.timm.antialiased import become_antialiased
 
 # Every site, and the padding to export with.
@@ -38,27 +37,6 @@ def count_parameters(name: str) -> int:
     """Parameters of a timm model, which is built without memory."""
     with torch.device("meta"):
         return sum(p.numel() for p in timm.create_model(name).parameters())
-
-
-def cost(name: str, config: AAConfig) -> str:
-    """The report of a conversion, and what it adds to parameters and MACs, as text."""
-    plain = timm.create_model(name).eval()
-    model = copy.deepcopy(plain)
-    report = antialias(model, config)
-    size = _input_size(name)
-    with torch.no_grad():
-        with count_macs(plain) as before:
-            plain(_images(1, *size))
-        with count_macs(model) as after:
-            model(_images(1, *size))
-    counts = [sum(p.numel() for p in m.parameters()) for m in (plain, model)]
-    return "\n".join(
-        (
-            str(report),
-            f"parameters: {counts[0]:,} + {counts[1] - counts[0]:,}",
-            f"MACs at {'×'.join(map(str, size))}: {before[0]:,} + {after[0] - before[0]:,}",
-        )
-    )
 
 
 def check_sites(name: str) -> dict[str, Any]:
@@ -262,7 +240,7 @@ def _built(name: str, **kwargs: Any) -> nn.Module:
 def _pair(name: str, **kwargs: Any) -> tuple[nn.Module, nn.Module]:
     plain = _built(name, **kwargs)
     images = odd_images(plain)
-    rouse(plain, _images(2, *_input_size(name)) if images is None else images)
+    perturb(plain, _images(2, *_input_size(name)) if images is None else images)
     return plain, convert(plain)
 
 
@@ -296,35 +274,6 @@ def convert(plain: nn.Module, config: AAConfig = EVERYWHERE) -> nn.Module:
     if changed != filter_keys(model):
         raise ValueError(f"keys changed: {sorted(changed - filter_keys(model))[:3]}")
     return model
-
-
-@contextmanager
-def count_macs(model: nn.Module) -> Iterator[list[int]]:
-    """Multiply-accumulates of the forward passes inside, in the list once they are done.
-
-    Convolutions and matrix products, as torch's counter sees them, and the k² taps that a
-    predicted filter applies at each kept position.
-    """
-    total: list[int] = []
-    taps: list[int] = []
-
-    def count_taps(layer: PredictedFilter, _: Any, output: torch.Tensor) -> None:
-        taps.append(output.numel() * layer.kernel_size**2)
-
-    hooks = [layer.register_forward_hook(count_taps) for _, layer in filters_of(model)]
-    # torch's counter follows modules into the backward pass, and trips over views of parameters.
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad = False
-        with FlopCounterMode(display=False) as counter:
-            yield total
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for parameter in trained:
-            parameter.requires_grad = True
-    total.append(counter.get_total_flops() // 2 + sum(taps))
 
 
 def _is_divided(size: torch.Size, stride: int, map_size: torch.Size) -> bool:

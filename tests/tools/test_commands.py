@@ -1,0 +1,57 @@
+"""The laboratory's commands refuse what they can't do in one line that names value and remedy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def said(command: str, status: int) -> str:
+    done = subprocess.run(
+        [sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout if status == 0 else done.stderr.splitlines()[-1]
+
+
+def test_benchmark_without_rounds():
+    assert "0: give 1 or more" in said("tools/benchmark layer --rounds 0", 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_benchmark_without_a_gpu():
+    assert "torch finds no GPU here" in said("tools/benchmark layer --device cuda", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("resnet18 --aa filtre=blur", 1, "unknown AAConfig field 'filtre': known are filter"),
+        ("resnet18 --aa blur", 1, "--aa blur: write FIELD=VALUE"),
+        ("aa_resnet18", 2, "aa_resnet18: name the plain model, resnet18"),
+        ("vit_tiny_patch16_224", 1, "patch embedding"),
+        ("resnet_18", 2, "timm has no model 'resnet_18'"),
+    ],
+)
+def test_inspect_model(arguments, status, message):
+    assert message in said(f"tools/inspect_model.py {arguments}", status)
+
+
+def test_an_experiment_without_its_data_says_where_they_come_from(tmp_path):
+    found = said(f"tools/experiments run camvid_r18 --data-root {tmp_path}", 1)
+    assert f"no folder {tmp_path}/camvid" in found and "docs/recipes.md" in found
+
+
+def test_a_finished_experiment_says_how_to_run_it_again(tmp_path):
+    (tmp_path / "camvid").mkdir()
+    command = f"tools/experiments run camvid_r18 --data-root {tmp_path} --variants blur --seeds 0"
+    record = "docs/results/camvid_r18/blur_seed0/record.json"
+    assert said(command, 0).strip().endswith(f"{record}; --again runs it anew")
+    (tmp_path / "work/camvid_r18/blur_seed0").mkdir(parents=True)
+    (tmp_path / "work/camvid_r18/blur_seed0/evaluate.json").touch()
+    found = said(f"{command} --again --work-root {tmp_path}/work", 1)
+    assert "holds the finished run: name another --work-root" in found

@@ -1,0 +1,1 @@
+"""Every timm module's smallest model, checked, as a table."""
