@@ -75,8 +75,7 @@ def test_folds_are_those_of_the_definition(stride):
             v = row if row < 1 else row - 2
             u = column if column < 2 else column - 3
             base = sum(
-                float(x[0, 0, m, n])
-                * cmath.exp(-2j * math.pi * (v * m / height + u * n / width))
+                float(x[0, 0, m, n]) * cmath.exp(-2j * math.pi * (v * m / height + u * n / width))
                 for m in range(height)
                 for n in range(width)
             )
