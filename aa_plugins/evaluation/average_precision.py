@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from .matching import LEAST_AREA, Patch, clip, encode, patch
-from .views import Box, View, ViewPlan
+from aa_plugins.evaluation.matching import LEAST_AREA, Patch, clip, encode, patch
+from aa_plugins.evaluation.views import Box, View, ViewPlan
 
 KINDS = {"box": "bbox", "mask": "segm"}  # ours: pycocotools'
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)

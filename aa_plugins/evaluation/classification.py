@@ -11,11 +11,12 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from .bootstrap import RESAMPLES, Mean, differences, intervals
-from .protocol import Protocol
-from .records import paired_records, sorted_records
-from .surface import by_shift, controls, in_mean, mean, record_head
-from .views import View, ViewPlan
+from aa_plugins.evaluation.bootstrap import RESAMPLES, Mean, differences, intervals
+from aa_plugins.evaluation.checks import require_finite
+from aa_plugins.evaluation.protocol import Protocol
+from aa_plugins.evaluation.records import paired_records, sorted_records
+from aa_plugins.evaluation.surface import by_shift, controls, in_mean, mean, record_head
+from aa_plugins.evaluation.views import View, ViewPlan
 
 
 class ClassificationConsistency:
@@ -70,11 +71,7 @@ class ClassificationConsistency:
                 f"image {plan.image_id!r}: a prediction has shape {tuple(values.shape)}; give "
                 f"scores of shape {(self.num_classes,)} or a class"
             )
-        if not torch.isfinite(values).all():
-            raise ValueError(
-                f"image {plan.image_id!r}: a prediction isn't finite; look at the model's weights "
-                "and precision"
-            )
+        require_finite(values, plan.image_id)
         return int(values.argmax())
 
     def _class(self, plan: ViewPlan, value: int, what: str) -> int:

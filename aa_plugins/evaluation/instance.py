@@ -14,13 +14,21 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
-from .average_precision import AveragePrecision, ViewPrecision
-from .bootstrap import RESAMPLES, Mean, Ratio, differences, intervals
-from .matching import Instances, Overlaps, box_overlaps, mask_overlaps, match, patch
-from .protocol import Protocol
-from .records import paired_records, sorted_records
-from .surface import by_shift, controls, in_mean, mean, record_head
-from .views import Pair, ViewPlan
+from aa_plugins.evaluation.average_precision import AveragePrecision, ViewPrecision
+from aa_plugins.evaluation.bootstrap import RESAMPLES, Mean, Ratio, differences, intervals
+from aa_plugins.evaluation.checks import require_finite
+from aa_plugins.evaluation.matching import (
+    Instances,
+    Overlaps,
+    box_overlaps,
+    mask_overlaps,
+    match,
+    patch,
+)
+from aa_plugins.evaluation.protocol import Protocol
+from aa_plugins.evaluation.records import paired_records, sorted_records
+from aa_plugins.evaluation.surface import by_shift, controls, in_mean, mean, record_head
+from aa_plugins.evaluation.views import Pair, ViewPlan
 
 IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 HEADLINE_IOU = 0.9
@@ -118,11 +126,7 @@ class InstanceConsistency:
                     f"{where} has {len(labels)} labels but {len(column)} {name}; give one each"
                 )
         for name in ("scores", "boxes"):
-            if not np.isfinite(found[name]).all():
-                raise ValueError(
-                    f"{where} has {name} that aren't finite; look at the model's weights and "
-                    "precision"
-                )
+            require_finite(found[name], plan.image_id, f"{what} ({name})")
         outside = (labels < 0) | (labels >= self.num_classes)
         if outside.any():
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pycocotools import mask as rle_codec
 
-from .views import Box
+from aa_plugins.evaluation.views import Box
 
 LEAST_AREA = 10  # in pixels; what is smaller after cutting is dropped (Zou et al.)
 LEAST_IOU = 0.5  # no threshold is lower, so smaller overlaps are never computed

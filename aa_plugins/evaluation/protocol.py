@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from .views import Box, Pair, View, ViewPlan
+from aa_plugins.evaluation.bad_images import BadImage
+from aa_plugins.evaluation.views import Box, Pair, View, ViewPlan
 
 KINDS = ("grid", "pairs", "circular", "subpixel")
 AROUND_STRIDE = ("same_phase", "near", "half")
@@ -204,9 +205,9 @@ class Protocol:
         the process.
 
         Raises:
-            ValueError: the image is too small for the crop and its shifts.
+            BadImage: the image is too small for the crop and its shifts.
         """
-        crop = self._reference_crop(height, width)
+        crop = self._reference_crop(height, width, image_id)
         image = Box(0, 0, height, width)
         comparisons = list(self._comparisons(image_id))
         index: dict[View, int] = {}
@@ -278,7 +279,7 @@ class Protocol:
         fraction = (float(offset[0] - whole[0]), float(offset[1] - whole[1]))
         return View(crop.moved(*whole), fraction=fraction, repeat=repeat)
 
-    def _reference_crop(self, height: int, width: int) -> Box:
+    def _reference_crop(self, height: int, width: int, image_id: str | int) -> Box:
         reach = self._reach()
         size = self.crop
         if size == "stride":
@@ -300,12 +301,13 @@ class Protocol:
             )
             if crop < least or first < room
         ]
-        _require(
-            not wanted,
-            f"image of {height}x{width} is too small for its crop and shifts at stride "
-            f"{self.stride}: {', '.join(wanted)}; use larger images, a smaller crop, smaller "
-            "shifts or controls=false",
-        )
+        if wanted:
+            raise BadImage(
+                image_id,
+                f"{height}x{width} is too small for its crop and shifts at stride "
+                f"{self.stride}: {', '.join(wanted)}; use larger images, a smaller crop, smaller "
+                "shifts or controls=false",
+            )
         return Box(*start, start[0] + size[0], start[1] + size[1])
 
     def _reach(self) -> tuple[int, int]:

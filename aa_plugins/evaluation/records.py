@@ -3,7 +3,9 @@
 Each process appends one JSON line as an image is done to a file of its own,
 ``records.<rank>of<processes>.jsonl``, below a header line with the protocol and the identity of
 the run. Nothing is kept in memory. Reading merges the files of a folder: in the order of image
-ids, each id once, whatever the number of processes. Files that end in ``.xz`` are read, too.
+ids, each id once, whatever the number of processes. Files that end in ``.xz`` are read, too. An id
+twice in one file is an error; in the files of two processes it isn't, as distributed samplers fill
+up the last batch with images of another process.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
-from .protocol import Protocol
+from aa_plugins.evaluation.protocol import Protocol
 
 
 class RecordWriter:
@@ -23,13 +25,16 @@ class RecordWriter:
         folder: where the files go; made if missing.
         protocol: of the run.
         identity: JSON-able dict of what else must not change between a run and its resumption,
-            such as hashes of config and weights.
+            as :func:`~aa_plugins.evaluation.identity.run_identity` makes it: model, weights, data,
+            pipeline, software.
         rank, processes: of this process.
         resume: go on with the files in the folder, written by any number of processes. Otherwise
             the run starts afresh and replaces them.
+        task: what the records are of, such as ``"semantic"``.
 
     Attributes:
-        done: ids of the images that are finished already.
+        done: ids of the images that are finished already, those left out among them.
+        left_out: of these, the ids that are left out, and why.
 
     Raises:
         ValueError: on resuming, a header differs.
@@ -43,12 +48,15 @@ class RecordWriter:
         rank: int = 0,
         processes: int = 1,
         resume: bool = False,
+        task: str | None = None,
     ):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"records.{rank}of{processes}.jsonl"
-        header = json.loads(json.dumps({"protocol": protocol.to_dict(), "identity": identity}))
+        header = {"protocol": protocol.to_dict(), "identity": identity}
+        header = json.loads(json.dumps(header if task is None else {"task": task, **header}))
         self.done: set[str | int] = set()
+        self.left_out: dict[str | int, str] = {}
         kept = 0
         if resume:
             for other in record_files(folder):
@@ -57,11 +65,14 @@ class RecordWriter:
                         _check_header(line["header"], header, other)
                     else:
                         self.done.add(line["image_id"])
+                        if "left_out" in line:
+                            self.left_out[line["image_id"]] = line["left_out"]
                     kept = end if other == path else kept
         else:
             for other in record_files(folder):
                 if not other.name.endswith(f"of{processes}.jsonl"):
                     other.unlink(missing_ok=True)
+        self._written: set[str | int] = set(self.done)
         # Cuts off what a killed process left of its last line.
         self._file = path.open("r+b" if resume and path.exists() else "w+b")
         self._file.truncate(kept)
@@ -70,8 +81,19 @@ class RecordWriter:
             self._write({"header": header})
 
     def append(self, record: dict) -> None:
-        """Writes the record of an image; it survives the process from here on."""
+        """Writes the record of an image; it survives the process from here on.
+
+        Raises:
+            ValueError: there is a record of this id already.
+        """
+        if record["image_id"] in self._written:
+            raise ValueError(_twice(record["image_id"], self._file.name))
+        self._written.add(record["image_id"])
         self._write(record)
+
+    def leave_out(self, image_id: str | int, reason: str) -> None:
+        """Writes that an image can't be measured, and why."""
+        self.append({"image_id": image_id, "left_out": reason})
 
     def _write(self, line: dict) -> None:
         self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
@@ -96,31 +118,47 @@ def read_records(folder: str | Path) -> tuple[dict, list[dict]]:
     """Merges the files of a folder.
 
     Returns:
-        the header (``protocol``, ``identity``) and the records in the order of image ids, each id
+        the header (``protocol``, ``identity``, ``task``, and in ``left_out`` the ids of the images
+        that are left out, with the reasons) and the records in the order of image ids, each id
         once.
 
     Raises:
-        ValueError: no records, or files of different runs.
+        ValueError: no records, files of different runs, or a file that has an id twice.
     """
-    header, records = None, {}
+    header, records, left_out = None, {}, {}
     for path in record_files(folder):
+        here = set()
         for line, _ in _lines(path):
             if "header" not in line:
-                records.setdefault(line["image_id"], line)
+                image_id = line["image_id"]
+                if image_id in here:
+                    raise ValueError(_twice(image_id, path))
+                here.add(image_id)
+                if "left_out" in line:
+                    left_out.setdefault(image_id, line["left_out"])
+                else:
+                    records.setdefault(image_id, line)
             elif header is None:
                 header = line["header"]
             else:
                 _check_header(line["header"], header, path)
     if not records:
-        raise ValueError(f"no records in {folder}; run the evaluation first")
-    return header, sorted_records(list(records.values()))
+        reasons = [f"; {left_out_id!r}: {reason}" for left_out_id, reason in left_out.items()]
+        remedy = "".join(reasons[:1]) or "; run the evaluation first"
+        raise ValueError(f"no records in {folder}{remedy}")
+    left_out = {image_id: left_out[image_id] for image_id in sorted(left_out, key=_by_id)}
+    return {**header, "left_out": left_out}, sorted_records(list(records.values()))
 
 
 def sorted_records(records: list[dict]) -> list[dict]:
     """Records in the order of image ids: numbers first, then text. Raises ValueError if none."""
     if not records:
         raise ValueError("no records to summarise; evaluate at least one image")
-    return sorted(records, key=lambda r: (isinstance(r["image_id"], str), r["image_id"]))
+    return sorted(records, key=lambda record: _by_id(record["image_id"]))
+
+
+def _by_id(image_id: str | int) -> tuple:
+    return isinstance(image_id, str), image_id
 
 
 def paired_records(a: list[dict], b: list[dict]) -> tuple[list[dict], list[dict]]:
@@ -162,7 +200,19 @@ def _lines(path: Path) -> Iterator[tuple[dict, int]]:
                 ) from None
 
 
+def _twice(image_id: str | int, path: object) -> str:
+    return (
+        f"{path} has two records of image {image_id!r}; give every image an id of its own and "
+        "start afresh"
+    )
+
+
 def _check_header(found: dict, wanted: dict, path: Path) -> None:
+    if found.get("task") != wanted.get("task"):
+        raise ValueError(
+            f"{path} has records of task {found.get('task')!r}, this run has "
+            f"{wanted.get('task')!r}; use another folder, or start afresh"
+        )
     for section in ("protocol", "identity"):
         for name in sorted({*found[section], *wanted[section]}):
             old, new = found[section].get(name), wanted[section].get(name)

@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 import torch
 
-from .bootstrap import RESAMPLES, Mean, Ratio, differences, intervals
-from .protocol import Protocol
-from .records import paired_records, sorted_records
-from .surface import by_shift, controls, in_mean, record_head
-from .views import Box, Pair, View, ViewPlan
+from aa_plugins.evaluation.bootstrap import RESAMPLES, Mean, Ratio, differences, intervals
+from aa_plugins.evaluation.checks import require_finite
+from aa_plugins.evaluation.protocol import Protocol
+from aa_plugins.evaluation.records import paired_records, sorted_records
+from aa_plugins.evaluation.surface import by_shift, controls, in_mean, record_head
+from aa_plugins.evaluation.views import Box, Pair, View, ViewPlan
 
 BANDS = (1, 3, 5, 15)
 MARGINS = (0, 4, 8, 16, 32, 64)
@@ -163,8 +164,7 @@ class SemanticConsistency:
             )
         values = values.float()
         total = values.sum(0)  # finite only where every class is
-        if not torch.isfinite(total).all():
-            raise ValueError(f"{where} isn't finite; look at the model's weights and precision")
+        require_finite(total, plan.image_id)
         if values.amin() < 0 or (total - 1).abs().max() > 0.02:
             raise ValueError(f"{where} holds no probabilities; apply a softmax over the classes")
         labels = values.max(0).indices.numpy().astype(self._dtype)  # far faster than argmax(0)

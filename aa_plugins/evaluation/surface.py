@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .bootstrap import Mean
-from .protocol import Protocol
-from .views import ViewPlan
+from aa_plugins.evaluation.bootstrap import Mean
+from aa_plugins.evaluation.protocol import Protocol
+from aa_plugins.evaluation.views import ViewPlan
 
 Agreements = list[list[float | None]]  # for each image, for each pair: in [0, 1], None if undefined
 

@@ -352,8 +352,8 @@ def test_errors_name_the_image():
     boxes = np.array(good[1]["boxes"], float)
     boxes[0, 2] = np.nan
     for message, second in [
-        ("has boxes that aren't finite", {**good[1], "boxes": boxes}),
-        ("has scores that aren't finite", {**good[1], "scores": [1, np.inf, 1]}),
+        (r"prediction \(boxes\) isn't finite", {**good[1], "boxes": boxes}),
+        (r"prediction \(scores\) isn't finite", {**good[1], "scores": [1, np.inf, 1]}),
         ("label 80, outside of the classes 0 to 3", {**good[1], "labels": [0, 80, 0]}),
         ("3 labels but 2 scores", {**good[1], "scores": [1, 1]}),
         ("3 labels but 2 masks", {**good[1], "masks": good[1]["masks"][:2]}),
