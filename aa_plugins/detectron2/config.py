@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import IO
 
 import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg
@@ -13,21 +15,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aa_plugins.config import AAConfig
+from aa_plugins.config_files import get_config_file
 
+OURS = "aa_plugins::"  # before the name of a config that comes with the package, in _BASE_
 logger = logging.getLogger(__name__)
 
 
 def add_aa_config(cfg: CfgNode) -> None:
     """Add the keys below to `cfg`, before files are merged."""
+    Node = type(cfg)  # merging takes nodes of one class only
     # The fields of AAConfig in upper case; they take effect in the build_aa_* backbones. The
     # filters of stem and early stages train whatever MODEL.BACKBONE.FREEZE_AT is.
-    cfg.MODEL.AA = CfgNode({name.upper(): value for name, value in asdict(AAConfig()).items()})
+    cfg.MODEL.AA = Node({name.upper(): value for name, value in asdict(AAConfig()).items()})
     # Also filter before the subsampling that makes the FPN's P6 from P5.
     cfg.MODEL.AA.P6 = False
 
     # What build_aa_timm_backbone builds. MODEL.WEIGHTS may be a checkpoint of timm's own, as
     # "PATH?matching_heuristics=True".
-    cfg.MODEL.TIMM = CfgNode()
+    cfg.MODEL.TIMM = Node()
     cfg.MODEL.TIMM.NAME = "convnext_tiny"
     # Download timm's weights for that name.
     cfg.MODEL.TIMM.PRETRAINED = False
@@ -42,7 +47,7 @@ def add_aa_config(cfg: CfgNode) -> None:
 
     # Datasets in COCO's format by path: name: [annotation file, image folder]. Relative paths start
     # at $DETECTRON2_DATASETS (./datasets), as those of Detectron2's own datasets do.
-    cfg.DATASETS.COCO_PATHS = CfgNode(new_allowed=True)
+    cfg.DATASETS.COCO_PATHS = Node(new_allowed=True)
 
 
 def aa_config(cfg: CfgNode) -> AAConfig:
@@ -66,7 +71,7 @@ def load_yaml(
     Raises:
         ValueError: for a key that doesn't exist, naming the nearest that does, or a wrong value.
     """
-    cfg = get_cfg()
+    cfg = _Config(get_cfg())
     add_aa_config(cfg)
     known = list(_keys(cfg))
     try:
@@ -113,6 +118,19 @@ def load_lazy(
         logger.warning("No GPU: train.device is cpu")
         cfg.train.device = "cpu"
     return cfg
+
+
+class _Config(CfgNode):
+    """Takes "aa_plugins::detectron2/….yaml" for a `_BASE_`.
+
+    Detectron2 puts the folder of the file that inherits before it, and before the bases that the
+    base itself names below it.
+    """
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        folder, ours, name = filename.partition(OURS)
+        return super()._open_cfg(get_config_file(os.path.normpath(name)) if ours else folder)
 
 
 def _check_exists(cfg: DictConfig, key: str, config_file: str) -> None:
