@@ -41,7 +41,7 @@ def flip_picture(
                     f"{name}: labels are {labels.shape}, the image is {(height, width)}; "
                     "cut both to the overlap of the views"
                 )
-    colours = _palette(len(class_names)) if palette is None else np.asarray(palette) / 255
+    colours = palette_of(len(class_names)) if palette is None else np.asarray(palette) / 255
     panel_width = 3.0
     columns = 1 + len(predictions)
     size = (panel_width * columns, 3 * (panel_width * height / width + 0.3) + 0.4)
@@ -101,7 +101,7 @@ def _moved(shift: tuple[float, float]) -> str:
     return " and ".join(parts) or "nothing"
 
 
-def _palette(classes: int) -> Array:
+def palette_of(classes: int) -> Array:
     """Distinct, muted colours: none comes near the colour of the flips."""
     names = ("Set2", "Dark2", "Pastel1")
     table = np.concatenate([np.array(colormaps[name].colors) for name in names])

@@ -1,28 +1,15 @@
 """A report: results, paired differences, how they came about, and pictures, in all its forms."""
 
-import base64
-import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from aa_plugins.report.plots import branches, curve_plot, value_plot
+from aa_plugins.report import render
+from aa_plugins.report.elements import Page, Picture, Section
+from aa_plugins.report.plots import result_plots
 from aa_plugins.report.table import Table, difference_table, result_table, top_level
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid #ccc; text-align: right }
-th:first-child, td:first-child { text-align: left }
-img { max-width: 100%; margin: 0.5rem 0 }
-figure { margin: 1rem 0 }
-"""
 
 
 @dataclass(frozen=True)
@@ -34,16 +21,18 @@ class Report:
         results: ``{variant: {metric: entry}}``, see table.py.
         differences: ``{"adaptive - baseline": {metric: entry}}``.
         notes: how it came about (command, data, protocol, seeds), as JSON values.
-        pictures: caption to figure, for the page alone.
+        pictures: for the page alone.
         metrics: the tables' columns; every metric that isn't a branch unless given.
+        verdict: what was found, in one sentence with its interval; the page begins with it.
     """
 
     title: str
     results: Mapping[str, Mapping]
     differences: Mapping[str, Mapping] = field(default_factory=dict)
     notes: Mapping[str, object] = field(default_factory=dict)
-    pictures: Mapping[str, Figure] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
     metrics: tuple[str, ...] | None = None
+    verdict: str = "Brackets are 95 % intervals."
 
     def tables(self) -> list[Table]:
         """The results, and the differences if there are any."""
@@ -58,33 +47,24 @@ class Report:
 
     def markdown(self) -> str:
         """Title, tables and notes."""
-        notes = "\n".join(f"- {name}: {_inline(value)}" for name, value in self.notes.items())
+        notes = "\n".join(f"- {name}: {render.inline(value)}" for name, value in self.notes.items())
         parts = [f"# {self.title}", *(table.markdown() for table in self.tables()), notes]
         return "\n\n".join(part for part in parts if part) + "\n"
 
+    def page(self) -> Page:
+        """Verdict, pictures, tables, and plots of everything measured."""
+        metrics = top_level(self.results) if self.metrics is None else self.metrics
+        sections = [
+            Section("Numbers", "Brackets are 95 % intervals.", self.tables()),
+            Section("In detail", "", result_plots(self.results, metrics)),
+        ]
+        if self.pictures:
+            sections.insert(0, Section("What changes", "", self.pictures))
+        return Page(self.title, self.verdict, sections, self.notes)
+
     def html(self) -> str:
         """One page that needs no other file."""
-        metrics = top_level(self.results) if self.metrics is None else self.metrics
-        plots = [value_plot(self.results, metrics)] if metrics else []
-        plots += [curve_plot(self.results, branch) for branch in branches(self.results)]
-        notes = "\n".join(
-            f"<li>{escape(name)}: <code>{escape(_inline(value))}</code></li>"
-            for name, value in self.notes.items()
-        )
-        return "\n".join(
-            [
-                "<!doctype html>",
-                f'<html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>',
-                f"<style>{STYLE}</style></head><body>",
-                f"<h1>{escape(self.title)}</h1>",
-                "<p>Brackets and bars are 95 % intervals.</p>",
-                *(table.html() for table in self.tables()),
-                *(_embed(plot) for plot in plots),
-                *(_embed(figure, caption) for caption, figure in self.pictures.items()),
-                f"<ul>\n{notes}\n</ul>",
-                "</body></html>\n",
-            ]
-        )
+        return render.html(self.page())
 
     def save(self, folder: str | Path, name: str = "report") -> None:
         """Write NAME.json, NAME.md and NAME.html."""
@@ -103,25 +83,7 @@ def write_json(path: str | Path, content: object) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n"
+    text = json.dumps(content, indent=2, allow_nan=False, default=render.plain) + "\n"
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} can't be written as JSON: {value!r}")
-
-
-def _inline(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=_plain)
-
-
-def _embed(figure: Figure, caption: str = "") -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -1,77 +1,187 @@
-"""Plots of result trees (see table.py): values and curves with their intervals."""
+"""Plots of result trees (see table.py): values, curves and surfaces, with their intervals.
 
-from collections.abc import Mapping, Sequence
+Figures are at most `WIDTH` inches wide, so that a phone can show their text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aa_plugins.report.table import find, is_entry, label
+from aa_plugins.report.elements import Plot
+from aa_plugins.report.table import Table, find, is_entry, label, result_table
+
+WIDTH = 4.8
+SHIFT = re.compile(r"-?[\d.]+,-?[\d.]+")
+# Apart in lightness, too, and readable on white and on black (after Wong, Nature Methods 2011).
+COLOURS = ("#0b84c6", "#d95f02", "#1b9e77", "#c2529a", "#b8860b", "#7b6fd0", "#c9483f", "#5f8a8b")
+MARKERS = "os^Dv<>P"
+INTERVALS = "Bars are 95 % intervals."
 
 
-def value_plot(results: Mapping[str, Mapping], metrics: Sequence[str]) -> Figure:
-    """A panel per metric, a point per variant with its interval as a bar."""
-    figure = Figure(figsize=(max(4, 2.4 * len(metrics)), 2.8), layout="constrained")
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for panel, metric in zip(panels, metrics, strict=True):
-        for position, tree in enumerate(results.values()):
-            _points(panel, [position], [find(tree, metric)], "o")
-        panel.set_title(label(metric), fontsize="medium")
-        panel.set_xticks(range(len(results)), list(results), rotation=30, ha="right")
-        panel.margins(x=0.2, y=0.2)
-        panel.grid(axis="y", alpha=0.3)
-    return figure
+def result_plots(results: Mapping[str, Mapping], metrics: Sequence[str]) -> list[Plot]:
+    """Every metric as a point for each variant, every branch as a curve or a surface.
+
+    Args:
+        results: tree of results.
+        metrics: those that are drawn as points.
+    """
+    plots = [value_plot(results, metric) for metric in metrics]
+    for branch in branches(results):
+        keys = branch_keys(results, branch)
+        if keys and all(SHIFT.fullmatch(key) for key in keys):
+            plots.append(surface_plot(results, branch))
+        elif keys:
+            plots.append(curve_plot(results, branch))
+    return plots
 
 
-def curve_plot(results: Mapping[str, Mapping], branch: str) -> Figure:
-    """One branch of the tree (agreement by shift, by margin …) as a line per variant."""
-    keys = _keys(results, branch)
-    figure = Figure(figsize=(max(4.5, 0.45 * len(keys) + 2.5), 3.2), layout="constrained")
+def value_plot(results: Mapping[str, Mapping], metric: str) -> Plot:
+    """A row for each variant, with its interval as a bar."""
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.32 * len(results)), layout="constrained")
+    panel = figure.subplots()
+    for row, tree in enumerate(results.values()):
+        (value,), bars = _points([find(tree, metric)])
+        style = dict(fmt=MARKERS[row % len(MARKERS)], color=COLOURS[row % len(COLOURS)])
+        panel.errorbar(value, row, xerr=bars, capsize=3, markersize=6, **style)
+    panel.set_yticks(range(len(results)), list(results))
+    panel.set_ylim(len(results) - 0.5, -0.5)
+    panel.set_xlabel(label(metric))
+    panel.grid(axis="x", alpha=0.3)
+    reading = f"One row a variant; {INTERVALS[0].lower()}{INTERVALS[1:]}"
+    return Plot(label(metric), figure, reading, result_table(results, [metric]))
+
+
+def curve_plot(results: Mapping[str, Mapping], branch: str) -> Plot:
+    """The entries of one branch: a line for each variant where their names are numbers, else
+    points, since unlike quantities have no order."""
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     draw_curve(figure.subplots(), results, branch)
-    return figure
+    numeric = _numbers(branch_keys(results, branch)) is not None
+    reading = f"{'One line' if numeric else 'One marker'} a variant. {INTERVALS}"
+    return Plot(label(branch), figure, reading, branch_table(results, branch))
 
 
 def draw_curve(panel: Axes, results: Mapping[str, Mapping], branch: str) -> None:
-    """A line per variant of the entries of a branch, whose path may have several parts."""
-    keys = _keys(results, branch)
-    for name, tree in results.items():
+    """A curve per variant of the entries of a branch, whose path may have several parts."""
+    keys = branch_keys(results, branch)
+    numbers = _numbers(keys)
+    for index, (name, tree) in enumerate(results.items()):
         entries = [(find(tree, branch) or {}).get(key) for key in keys]
-        _points(panel, range(len(keys)), entries, "o-", name)
-    panel.set_xticks(range(len(keys)), [label(key) for key in keys])
-    if len(keys) > 6:
-        panel.tick_params(axis="x", rotation=60)
-    panel.set_title(label(branch), fontsize="medium")
+        values, bars = _points(entries)
+        spread = 0.5 * (index - (len(results) - 1) / 2) / max(len(results), 4)
+        places = np.arange(len(keys)) + spread if numbers is None else numbers
+        style = MARKERS[index % len(MARKERS)] + ("" if numbers is None else "-")
+        colour = COLOURS[index % len(COLOURS)]
+        panel.errorbar(
+            places, values, bars, fmt=style, color=colour, capsize=3, markersize=5, label=name
+        )
+    if numbers is None:
+        turned = {"rotation": 30, "ha": "right"} if max(map(len, keys)) > 6 else {}
+        panel.set_xticks(range(len(keys)), [label(key) for key in keys], **turned)
+    else:
+        panel.set_xlabel(_key_name(branch))
+    panel.set_ylabel("per cent")
     panel.grid(axis="y", alpha=0.3)
-    panel.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # beside all curves
+    panel.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+
+def surface_plot(results: Mapping[str, Mapping], branch: str) -> Plot:
+    """Values over shifts ``"dy,dx"``: a map for each variant, all with one scale of colours."""
+    keys = branch_keys(results, branch)
+    shifts = {key: tuple(map(float, key.split(","))) for key in keys}
+    rows, columns = (sorted({shift[axis] for shift in shifts.values()}) for axis in (0, 1))
+    maps = {}
+    for name, tree in results.items():
+        maps[name] = np.full((len(rows), len(columns)), np.nan)
+        for key, (dy, dx) in shifts.items():
+            value = _value((find(tree, branch) or {}).get(key))
+            maps[name][rows.index(dy), columns.index(dx)] = value
+    height = 0.9 + max(1.2, 0.3 * len(rows))
+    figure = Figure(figsize=(WIDTH, height * len(maps) + 0.4), layout="constrained")
+    panels = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
+    finite = np.concatenate([m[np.isfinite(m)] for m in maps.values()])
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    for panel, (name, values) in zip(panels, maps.items(), strict=True):
+        image = panel.imshow(values, vmin=low, vmax=high, cmap="cividis", aspect="auto")
+        panel.set_xticks(range(len(columns)), [f"{x:g}" for x in columns])
+        panel.set_yticks(range(len(rows)), [f"{y:g}" for y in rows])
+        panel.set_ylabel("down, pixels")
+        panel.set_title(name, fontsize="medium")
+        if values.size <= 64:
+            _write_values(panel, values, (low + high) / 2)
+    panels[-1].set_xlabel("to the right, pixels")
+    figure.colorbar(image, ax=list(panels), label="per cent")
+    reading = (
+        "Each cell is one shift of the image; lighter is better, empty ones weren't measured. "
+        "Rows and columns where it darkens are shifts at which the prediction flickers."
+    )
+    return Plot(label(branch), figure, reading, branch_table(results, branch))
+
+
+def branch_table(results: Mapping[str, Mapping], branch: str) -> Table:
+    """A row for each entry of a branch, a column for each variant."""
+    turned = {
+        key: {name: (find(tree, branch) or {}).get(key) for name, tree in results.items()}
+        for key in branch_keys(results, branch)
+    }
+    table = result_table({label(key): row for key, row in turned.items()}, list(results))
+    return Table((_key_name(branch), *list(results)), table.rows)
 
 
 def branches(results: Mapping[str, Mapping]) -> list[str]:
-    """The branches that hold entries, in order of appearance."""
-    return list(
-        dict.fromkeys(
-            name
-            for tree in results.values()
-            for name, entry in tree.items()
-            if isinstance(entry, Mapping) and not is_entry(entry)
-        )
-    )
+    """Paths of the branches that hold nothing but entries, in order of appearance."""
+    return list(dict.fromkeys(path for tree in results.values() for path in _branches(tree, "")))
 
 
-def _keys(results: Mapping[str, Mapping], branch: str) -> list[str]:
+def branch_keys(results: Mapping[str, Mapping], branch: str) -> list[str]:
     """The entries of a branch, in order of appearance."""
     return list(dict.fromkeys(key for t in results.values() for key in find(t, branch) or {}))
 
 
-def _points(
-    panel: Axes,
-    positions: Sequence[float],
-    entries: Sequence[Mapping | float | None],
-    style: str,
-    name: str | None = None,
-) -> None:
+def _branches(tree: Mapping, above: str) -> Iterator[str]:
+    for name, entry in tree.items():
+        if isinstance(entry, Mapping) and not is_entry(entry):
+            path = f"{above}{name}"
+            inner = [leaf for leaf in entry.values() if isinstance(leaf, Mapping)]
+            if inner and all(map(is_entry, inner)):
+                yield path
+            else:
+                yield from _branches(entry, f"{path}/")
+
+
+def _key_name(branch: str) -> str:
+    return {"margin": "margin, pixels", "bands": "band, pixels"}.get(branch, branch.split("_")[-1])
+
+
+def _numbers(keys: Sequence[str]) -> list[float] | None:
+    """Keys as numbers, where all are."""
+    try:
+        return [float(key) for key in keys]
+    except ValueError:
+        return None
+
+
+def _value(entry: Mapping | float | None) -> float:
+    value = entry.get("value") if isinstance(entry, Mapping) else entry
+    return np.nan if value is None else float(value)
+
+
+def _points(entries: Sequence[Mapping | float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Values, and how far their intervals reach down and up, (2, n)."""
     entries = [entry if isinstance(entry, Mapping) else {"value": entry} for entry in entries]
     values, low, high = (
         np.array([entry.get(key) for entry in entries], float) for key in ("value", "low", "high")
     )
-    bars = np.nan_to_num([values - low, high - values]).clip(0)
-    panel.errorbar(positions, values, bars, fmt=style, capsize=3, markersize=4, label=name)
+    return values, np.nan_to_num([values - low, high - values]).clip(0)
+
+
+def _write_values(panel: Axes, values: np.ndarray, middle: float) -> None:
+    for row, column in np.argwhere(np.isfinite(values)):
+        value = values[row, column]
+        colour = "#fffffe" if value < middle else "#000001"  # on the cell, whatever the page's ink
+        panel.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from aa_plugins.report import Report, write_json
+from aa_plugins.report.elements import Picture, png
 
 ENTRY = {"value": 50.0, "low": 49.0, "high": 51.0}
 REPORT = Report(
@@ -14,7 +15,7 @@ REPORT = Report(
     results={"baseline": {"mIoU": ENTRY, "shift": {"1,0": ENTRY}}, "blur": {"mIoU": ENTRY}},
     differences={"blur - baseline": {"mIoU": {"difference": 0.0, "low": -1.0, "high": 1.0}}},
     notes={"command": "make demo", "seeds": [0, 1]},
-    pictures={"where it flips": Figure()},
+    pictures=[Picture(png(Figure()), "flips, in pink", "where it flips")],
 )
 
 
@@ -26,11 +27,13 @@ def test_page_is_complete_and_self_contained():
         def handle_starttag(self, tag, attributes):
             opened.append(tag)
             for name, value in attributes:
-                assert name not in ("src", "href") or value.startswith("data:image/png;base64,")
+                assert name not in ("src", "href") or value.startswith(("data:", "#"))
+                assert name != "alt" or value
 
     Reader().feed(page)
-    assert opened.count("table") == 2
-    assert opened.count("img") == 3  # values, the shift curve, the picture
+    assert opened.count("img") == 1 and opened.count("svg") == 2  # a metric, the shifts
+    assert opened.count("table") == 2 + 2  # one behind every plot
+    assert "script" not in opened and 'name="viewport"' in page
     assert "Shapes &amp; discs" in page and "where it flips" in page and "[0, 1]" in page
     assert not re.search("https?://", page)
 

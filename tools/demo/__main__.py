@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from aa_plugins.evaluation import instance, semantic
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.report import Report, flip_picture, write_json
 from aa_plugins.report.comparison import comparison
+from aa_plugins.report.elements import Picture, png
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIANTS = ("baseline", "blur", "adaptive")
@@ -93,8 +95,12 @@ def report_on(configs: dict[str, Path], data: Path, out: Path) -> Report:
     )
     picture = flips(configs, data, out)
     picture.savefig(out / "flips.png")
-    report.pictures["Pixels that change class when the image moves by one pixel"] = picture
-    return report
+    shown = Picture(
+        png(picture),
+        "Predictions of all variants on two views of one image, and where they differ",
+        "Pixels that change class when the image moves by one pixel",
+    )
+    return replace(report, pictures=[shown])
 
 
 def instances(out: Path) -> dict[str, dict[str, float | None]]:

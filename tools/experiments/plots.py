@@ -28,7 +28,7 @@ def picture(results: Results) -> Figure:
     left.set_ylabel(f"{label(accuracy)}, a point a seed")
     trees = {variant: results.summary(variant, [curve]) for variant in results.variants()}
     draw_curve(right, trees, curve)
-    right.set_title("agreement by shift (down, right)", fontsize="medium")
+    right.set_xlabel("agreement by shift (down, right)")
     for panel in (left, right):
         panel.grid(alpha=0.3)
     return figure
