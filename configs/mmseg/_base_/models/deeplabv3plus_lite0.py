@@ -1,6 +1,6 @@
-# DeepLabv3+ with EfficientNet-Lite0 at output stride 16. The backbone's ImageNet weights are made by
-# tools/efficientnet_lite.py --host mmseg --out work_dirs/weights/lite0_mmseg.pth; with a connection,
-# backbone=dict(pretrained=True, init_cfg=None) downloads timm's.
+# DeepLabv3+ with EfficientNet-Lite0 at output stride 16. The backbone's ImageNet weights come from
+# tools/efficientnet_lite.py --host mmseg --out work_dirs/weights/lite0_mmseg.pth; with a
+# connection, backbone=dict(pretrained=True, init_cfg=None) downloads timm's.
 _base_ = "./deeplabv3plus_timm.py"
 model = dict(
     data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3),

@@ -1,0 +1,20 @@
+"""Making a trained network shift consistent without labels; knows no host framework."""
+
+from aa_plugins.training.average import PhaseAverage, phase_average
+from aa_plugins.training.loss import divergence
+from aa_plugins.training.measure import Agreement
+from aa_plugins.training.settings import Settings
+from aa_plugins.training.stabilize import Report, stabilize
+from aa_plugins.training.views import MovedViews, moved_views
+
+__all__ = [
+    "Agreement",
+    "MovedViews",
+    "PhaseAverage",
+    "Report",
+    "Settings",
+    "divergence",
+    "moved_views",
+    "phase_average",
+    "stabilize",
+]

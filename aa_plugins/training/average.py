@@ -1,0 +1,66 @@
+"""The phase average: what a network says when the sampling grid no longer matters.
+
+The mean of its predictions over views moved within one total stride, brought back onto their
+overlap. Averaged at test time over all S² phases it loses nothing to aliasing in its interior, at
+S² forward passes (Zhong et al., ICCV 2023, use the average of classes; ours is of pixels, too).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.functional import pad
+
+from aa_plugins.training.views import MovedViews, moved_views, spread_offsets
+
+
+@torch.no_grad()
+def phase_average(network: nn.Module, window: torch.Tensor, moved: MovedViews) -> torch.Tensor:
+    """Mean of the probabilities of all views on their overlap, one forward pass at a time.
+
+    Args:
+        network: (N, 3, h, w) → logits, (N, C) or (N, C, h', w').
+        window: (N, 3, H, W), of which the views are crops.
+
+    Returns:
+        (N, C), or (N, C, height, width) of the overlap; float32.
+    """
+    total: torch.Tensor | float = 0.0
+    for number, view in enumerate(moved.inputs(window)):
+        total = total + moved.aligned(network(view).float(), number).softmax(1)
+    return total / len(moved.views)
+
+
+class PhaseAverage(nn.Module):
+    """A network averaged over `phases` sampling phases at test time, at as many forward passes.
+
+    The input is mirrored by one stride in all, so that every phase shows all of it.
+
+    Args:
+        network: (N, 3, h, w) → logits, (N, C) or (N, C, h', w').
+        stride: S, its total stride in pixels.
+        phases: K, a power of two, spread evenly over the S² phases; or S², all of them.
+
+    Raises:
+        ValueError: for another number of phases.
+    """
+
+    def __init__(self, network: nn.Module, stride: int, phases: int) -> None:
+        super().__init__()
+        self.network = network
+        self.stride = stride
+        self.offsets = spread_offsets(phases, stride)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) → logarithms of the mean probabilities, (N, C) or (N, C, H, W)."""
+        height, width = images.shape[-2:]
+        total: torch.Tensor | float = 0.0
+        for dy, dx in self.offsets:
+            around = (dx, self.stride - dx, dy, self.stride - dy)
+            logits = self.network(pad(images, around, mode="reflect")).float()
+            moved = moved_views((height + self.stride, width + self.stride), [(0, 0)])
+            prediction = moved.aligned(logits, 0).softmax(1)
+            if prediction.ndim == 4:
+                prediction = prediction[..., dy : dy + height, dx : dx + width]
+            total = total + prediction
+        return (total / len(self.offsets)).log()

@@ -1,0 +1,82 @@
+"""Windows of images, step by step: the same ones however often a run was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from aa_plugins.training.settings import Settings
+
+# Streams of random numbers.
+ORDER, WINDOW, PHASES, HELD_OUT = range(4)
+
+
+def windows(
+    images: Sequence[torch.Tensor], settings: Settings, first: int, rank: int, processes: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Number of a step from `first` on, and this process's share of its windows, (n, 3, H, W).
+
+    Every image comes once before any comes twice. All depends on seed and step alone.
+    """
+
+    def places(step: int) -> list[tuple[int, int]]:
+        """(place in the run, index) of the images of a step that fall to this process."""
+        start = step * settings.batch
+        return [
+            (place, _order(len(images), settings.seed, place // len(images))[place % len(images)])
+            for place in range(start + rank, start + settings.batch, processes)
+        ]
+
+    steps = range(first, settings.steps)
+    loader = DataLoader(
+        images,
+        batch_sampler=([index for _, index in places(step)] for step in steps),
+        num_workers=settings.workers,
+        collate_fn=list,
+    )
+    for step, batch in zip(steps, loader):
+        yield (
+            step,
+            torch.stack(
+                [
+                    window_of(
+                        image, settings, np.random.default_rng((settings.seed, WINDOW, place))
+                    )
+                    for (place, _), image in zip(places(step), batch)
+                ]
+            ),
+        )
+
+
+def window_of(
+    image: torch.Tensor, settings: Settings, random: np.random.Generator | None = None
+) -> torch.Tensor:
+    """A random window of an image, (3, H, W), mirrored or not; the centred one without `random`.
+
+    Raises:
+        ValueError: where the image is too small.
+    """
+    height, width = settings.window
+    spare = image.shape[-2] - height, image.shape[-1] - width
+    if min(spare) < 0:
+        raise ValueError(
+            f"an image of {image.shape[-2]}×{image.shape[-1]} pixels holds no window of "
+            f"{height}×{width} (size {settings.size} and a stride of {settings.stride}): make the "
+            "views smaller, or the images larger"
+        )
+    if random is None:
+        top, left = spare[0] // 2, spare[1] // 2
+    else:
+        top, left = (int(random.integers(room + 1)) for room in spare)
+    window = image[..., top : top + height, left : left + width]
+    mirrored = random is not None and settings.flip and random.integers(2)
+    return window.flip(-1) if mirrored else window
+
+
+@lru_cache(maxsize=2)
+def _order(images: int, seed: int, epoch: int) -> list[int]:
+    return np.random.default_rng((seed, ORDER, epoch)).permutation(images).tolist()
