@@ -32,7 +32,7 @@ from aa_plugins.detectron2.consistency import (
     TruthMapper,
 )
 from aa_plugins.detectron2.datasets import register_coco_paths
-from aa_plugins.detectron2.weights import load_weights
+from aa_plugins.detectron2.weights import load_detectron2_weights
 from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.diagnostics.filters import watch
 from aa_plugins.evaluation.protocol import Protocol
@@ -96,7 +96,7 @@ def filters_at_work(
     if data_root is not None:
         os.environ["DETECTRON2_DATASETS"] = str(data_root)
     task = _task(*_load(config_file, overrides))
-    load_weights(task.model, str(weights))
+    load_detectron2_weights(task.model, str(weights))
     task.model.eval()
     with watch(task.model) as found:
         for index in torch.linspace(0, len(task.dataset) - 1, images).int().tolist():
@@ -144,7 +144,7 @@ def _evaluate(
     for name in ("detectron2", "fvcore", "aa_plugins"):
         setup_logger(folder, distributed_rank=comm.get_rank(), name=name)
     task = _task(*_load(config_file, overrides))
-    untrained = load_weights(task.model, weights)
+    untrained = load_detectron2_weights(task.model, weights)
     identity = {
         "weights": hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16],
         "config": hashlib.sha256(task.text.encode()).hexdigest()[:16],

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import weakref
 from typing import Any
 
 import torch
 from detectron2 import engine
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import (
     MetadataCatalog,
@@ -42,6 +42,7 @@ from aa_plugins.detectron2.config import load_lazy, load_yaml
 from aa_plugins.detectron2.datasets import CheckedMapper, register_coco_paths
 from aa_plugins.detectron2.freezing import log_filters
 from aa_plugins.detectron2.optimizer import set_filter_rate
+from aa_plugins.detectron2.weights import AuditedCheckpointer
 
 
 def launch(args: argparse.Namespace, lazy: bool) -> None:
@@ -79,6 +80,8 @@ class Trainer(DefaultTrainer):
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
             self._trainer = CpuAmpTrainer(self.model, self.data_loader, self.optimizer)
+        trainer = weakref.proxy(self)
+        self.checkpointer = AuditedCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=trainer)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -140,7 +143,7 @@ def _main_yaml(args: argparse.Namespace) -> dict[str, Any] | None:
         trainer.train()
         return getattr(trainer, "_last_eval_results", None)
     model = Trainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = AuditedCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
@@ -154,7 +157,7 @@ def _main_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
     if not args.eval_only:
         return _train_lazy(cfg, resume=args.resume)
     model = create_ddp_model(instantiate(cfg.model).to(cfg.train.device))
-    DetectionCheckpointer(model, cfg.train.output_dir).resume_or_load(
+    AuditedCheckpointer(model, cfg.train.output_dir).resume_or_load(
         cfg.train.init_checkpoint, resume=args.resume
     )
     return _test_lazy(cfg, model)
@@ -178,7 +181,7 @@ def _train_lazy(cfg: DictConfig, resume: bool) -> dict[str, Any] | None:
     amp = CpuAmpTrainer if cfg.train.device == "cpu" else AMPTrainer
     trainer_class = amp if cfg.train.amp.enabled else SimpleTrainer
     trainer = trainer_class(model, loader, optimizer)
-    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    checkpointer = AuditedCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     results: dict[str, Any] = {}
 
     def evaluate() -> dict[str, Any] | None:

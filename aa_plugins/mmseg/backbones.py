@@ -8,7 +8,7 @@ from typing import Any
 import timm
 import torch
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit, initialize
 from mmseg.models.backbones import ResNet, ResNetV1c
 from mmseg.registry import MODELS
 
@@ -18,7 +18,24 @@ from aa_plugins.layers import filters_of, reset_filters
 from aa_plugins.surgery import antialias
 
 
-class _Antialiased:
+class _StartsFilters:
+    """Filters start as `init` says whatever initialises the rest, or as a checkpoint has them."""
+
+    def init_weights(self) -> None:
+        """Initialise as the host does, the filters last but for what is loaded from files."""
+        if self.is_init:
+            return
+        entries = self.init_cfg
+        listed = entries if isinstance(entries, (list, tuple)) else [entries] if entries else []
+        files = [entry for entry in listed if entry["type"] in ("Pretrained", PretrainedInit)]
+        self.init_cfg = [entry for entry in listed if entry not in files]
+        super().init_weights()
+        reset_filters(self)
+        initialize(self, files)
+        self.init_cfg = entries
+
+
+class _Antialiased(_StartsFilters):
     """Converts a mmseg ResNet at the end of its construction, and keeps its filters alive."""
 
     def __init__(self, *args: Any, aa: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -26,12 +43,6 @@ class _Antialiased:
         self.aa_report = antialias(self, AAConfig.of(aa))
         _log(f"anti-aliased {type(self).__name__}:\n{self.aa_report}")
         self._release_filters()
-
-    def init_weights(self) -> None:
-        """Initialise as the host does, without touching how the filters start."""
-        super().init_weights()
-        if not _loads_checkpoint(self.init_cfg):
-            reset_filters(self)
 
     def train(self, mode: bool = True) -> _Antialiased:
         """Keep frozen stages and norms as the host does, but never a filter at its start."""
@@ -60,7 +71,7 @@ class AAResNetV1c(_Antialiased, ResNetV1c):
 
 
 @MODELS.register_module()
-class AATIMMBackbone(BaseModule):
+class AATIMMBackbone(_StartsFilters, BaseModule):
     """Feature maps, NCHW, of an anti-aliased timm model.
 
     Args:
@@ -102,12 +113,6 @@ class AATIMMBackbone(BaseModule):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(N, C, H, W) → one map a level, from the finest to the coarsest."""
         return tuple(self.timm_model(x))
-
-
-def _loads_checkpoint(init_cfg: dict[str, Any] | list[dict[str, Any]] | None) -> bool:
-    """Whether weights, perhaps those of trained filters, come from a file."""
-    entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
-    return any(entry.get("type") == "Pretrained" for entry in entries)
 
 
 def _log(message: str) -> None:

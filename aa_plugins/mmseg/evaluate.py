@@ -28,10 +28,9 @@ from aa_plugins.mmseg.runs import (
     build_runner,
     identity_of,
     load_config,
-    read_checkpoint,
     read_overrides,
 )
-from aa_plugins.surgery import load_weights
+from aa_plugins.surgery import load_plain_or_converted
 
 
 def protocol_of(config_file: str | Path) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def filters_at_work(
     cfg = load_config(config_file, "out/mmengine", overrides, data_root)
     cfg.model.pretrained = None
     model = MODELS.build(cfg.model).eval()
-    load_weights(model, read_checkpoint(weights))
+    load_plain_or_converted(model, weights)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     with watch(model) as found:
         for index in np.linspace(0, len(dataset) - 1, images, dtype=int):
@@ -173,7 +172,7 @@ def predict_pair(
     cfg.test_dataloader.dataset.pipeline = _labels_at_input(cfg.test_dataloader.dataset.pipeline)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     model = MODELS.build(cfg.model).eval()
-    load_weights(model, read_checkpoint(weights))
+    load_plain_or_converted(model, weights)
     sample = dataset[index]
     batch = {"inputs": [sample["inputs"]], "data_samples": None}
     pixels = model.data_preprocessor(batch, False)["inputs"][0]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from aa_plugins.surgery import load_weights
+from aa_plugins.checkpoints import existing
+from aa_plugins.mmseg import checkpoints  # noqa: F401  the loader that runs no code
+from aa_plugins.surgery import load_plain_or_converted
 
 DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -78,7 +79,7 @@ def build_runner(cfg: Config, weights: str | Path | None = None) -> Runner:
         cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
     runner = Runner.from_cfg(cfg)
     if weights is not None:
-        fresh = load_weights(unwrapped(runner.model), read_checkpoint(weights))
+        fresh = load_plain_or_converted(unwrapped(runner.model), weights)
         if fresh:
             runner.logger.warning(
                 f"{weights} holds no filters: {len(fresh)} keep their start (first: {fresh[0]}); "
@@ -92,42 +93,13 @@ def identity_of(cfg: Config, weights: str | Path) -> dict[str, str]:
     model = hashlib.sha256(str(cfg.model).encode()).hexdigest()
     return {
         "model": model[:16],
-        "weights": hashlib.sha256(_existing(weights).read_bytes()).hexdigest()[:16],
+        "weights": hashlib.sha256(existing(weights).read_bytes()).hexdigest()[:16],
     }
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The segmentor behind mmengine's wrapper for several processes, if there is one."""
     return model.module if is_model_wrapper(model) else model
-
-
-def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """A checkpoint of mmengine, or a plain state dict, with no code of its own run.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-    """
-    with torch.serialization.safe_globals(_CHECKPOINT_GLOBALS):
-        return torch.load(_existing(path), map_location="cpu", weights_only=True)
-
-
-def _existing(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint {path}: give the path of a .pth file")
-    return Path(path)
-
-
-def _numpy_globals() -> list[Any]:
-    """What mmengine's message hub pickles beside tensors: scalars and arrays of numpy."""
-    import numpy as np
-
-    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
-    scalar = np.float64(0).__reduce__()[0]
-    array = np.zeros(1).__reduce__()[0]
-    return [np.ndarray, np.dtype, scalar, array, *dtypes]
-
-
-_CHECKPOINT_GLOBALS = [HistoryBuffer, getattr, *_numpy_globals()]
 
 
 def _datasets(cfg: Config) -> Iterator[tuple[str, ConfigDict]]:

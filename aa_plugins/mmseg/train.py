@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from aa_plugins.mmseg.checkpoints import weights_only
 from aa_plugins.mmseg.consistency import metric_of
 from aa_plugins.mmseg.runs import build_runner, identity_of, load_config
 
 
+@weights_only()
 def main(args: argparse.Namespace) -> dict[str, Any] | None:
     """What tools/train_net.py runs: train, then test; or test alone with `--eval-only`.
 

@@ -2,6 +2,6 @@
 
 from aa_plugins.surgery.antialias import antialias, build_filter
 from aa_plugins.surgery.report import AntialiasReport
-from aa_plugins.surgery.weights import filter_keys, load_weights
+from aa_plugins.surgery.weights import filter_keys, load_plain_or_converted
 
-__all__ = ["AntialiasReport", "antialias", "build_filter", "filter_keys", "load_weights"]
+__all__ = ["AntialiasReport", "antialias", "build_filter", "filter_keys", "load_plain_or_converted"]

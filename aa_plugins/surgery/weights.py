@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from aa_plugins.checkpoints import State, check_finite, read_checkpoint, weights_in
 from aa_plugins.layers import filters_of
-
-State = Mapping[str, torch.Tensor]
 
 
 def filter_keys(model: nn.Module) -> set[str]:
@@ -18,27 +15,27 @@ def filter_keys(model: nn.Module) -> set[str]:
     return set().union(*_keys_by_filter(model).values())
 
 
-def load_weights(model: nn.Module, checkpoint: str | Path | State) -> list[str]:
+def load_plain_or_converted(model: nn.Module, checkpoint: str | Path | State) -> list[str]:
     """Load the weights of a plain or of a converted network into a converted one.
 
     Args:
         model: the converted network.
-        checkpoint: a state dict, or the path of one; a "state_dict" or "model" entry is unwrapped.
+        checkpoint: a state dict, or the path of one (see `aa_plugins.checkpoints`); what trainers
+            and wrappers put around it is taken away.
 
     Returns:
         The filters that the checkpoint doesn't hold, which keep their start.
 
     Raises:
-        ValueError: for a path that doesn't exist, or a checkpoint of another architecture, naming
-            the first key that differs; nothing has been loaded then.
+        FileNotFoundError: for a path that doesn't exist.
+        ValueError: for a file that is no checkpoint, weights that aren't finite, or a checkpoint of
+            another architecture, naming the first key that differs; nothing has been loaded then.
     """
-    state, source = checkpoint, "the checkpoint"
+    found, source = checkpoint, "the checkpoint"
     if isinstance(checkpoint, (str, Path)):
-        state, source = _read(checkpoint), checkpoint
-    for entry in ("state_dict", "model"):
-        if isinstance(state.get(entry), Mapping):
-            state = state[entry]
+        found, source = read_checkpoint(checkpoint), checkpoint
     own, network = model.state_dict(), type(model).__name__
+    state = weights_in(found, own, source)
     absent = {n: keys for n, keys in _keys_by_filter(model).items() if keys.isdisjoint(state)}
     needed = own.keys() - set().union(*absent.values())
     for problem, keys in (
@@ -54,6 +51,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path | State) -> list[str]:
                 f"{problem} {keys[0]!r} and {len(keys) - 1} more keys: is {source} of another "
                 f"architecture than {network}, or of another AAConfig?"
             )
+    check_finite(state, own, source)
     model.load_state_dict(state, strict=False)
     return list(absent)
 
@@ -63,9 +61,3 @@ def _keys_by_filter(model: nn.Module) -> dict[str, set[str]]:
     return {
         name: {f"{name}.{key}" for key in layer.state_dict()} for name, layer in filters_of(model)
     }
-
-
-def _read(path: str | Path) -> State:
-    if not Path(path).is_file():
-        raise ValueError(f"no such checkpoint: {path}")
-    return torch.load(path, map_location="cpu", weights_only=True)

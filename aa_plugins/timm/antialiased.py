@@ -12,6 +12,7 @@ from timm.layers import Format
 from timm.models import FeatureInfo
 from torch import nn
 
+from aa_plugins.checkpoints import check_finite
 from aa_plugins.layers.in_place import InPlace, mix_in
 from aa_plugins.surgery import filter_keys
 
@@ -25,6 +26,7 @@ class Antialiased(InPlace):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """As torch's, but a checkpoint of the plain model is complete: filters keep their start."""
+        check_finite(state_dict, self.state_dict())
         added = filter_keys(self)
         if strict and added and added.isdisjoint(state_dict):
             logger.info("A checkpoint of the plain model: the filters keep their start")

@@ -11,13 +11,19 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from timm.models import load_state_dict, load_state_dict_from_hf
+from timm.models import load_state_dict_from_hf
 from torch import nn
 
+from aa_plugins.checkpoints import (
+    AVERAGES,
+    ENTRIES,
+    State,
+    check_finite,
+    read_checkpoint,
+    weights_in,
+)
 from aa_plugins.layers import filters_of
 
-State = Mapping[str, torch.Tensor]
 MARKERS = (".prefilter.", ".postfilter.")
 
 
@@ -35,7 +41,7 @@ def without_filters(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     overlay = dict(kwargs.get("pretrained_cfg_overlay") or {})
     given = asdict(given) if is_dataclass(given) else given
     state = _read({**(given if isinstance(given, Mapping) else {}), **overlay}, kwargs)
-    filters: dict[str, dict[str, torch.Tensor]] = {}
+    filters: dict[str, dict[str, Any]] = {}
     for key, value in state.items():
         marker = next((marker for marker in MARKERS if marker in key), None)
         if marker is not None:
@@ -77,7 +83,13 @@ def _read(source: Mapping[str, Any], kwargs: Mapping[str, Any]) -> State:
         from timm.models._hub import load_state_dict_from_path
 
         return load_state_dict_from_path(source["file"])
-    return load_state_dict(source["file"]) if source.get("file") else {}
+    file = source.get("file")
+    if not file or Path(file).suffix in (".npz", ".npy"):  # of JAX, and without filters
+        return {}
+    # Averages come first, as in timm's own reader.
+    state = weights_in(read_checkpoint(file), (), file, (*AVERAGES, *ENTRIES))
+    check_finite(state, {}, file)
+    return state
 
 
 def _flat(name: str) -> str:

@@ -19,7 +19,7 @@ from aa_plugins.evaluation.instance import InstanceConsistency
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter, read_records
 from aa_plugins.evaluation.views import ViewPlan, extract
-from aa_plugins.surgery import antialias, load_weights
+from aa_plugins.surgery import antialias, load_plain_or_converted
 from aa_plugins.torchvision.coco import CocoImages
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def evaluate(
     size = {"min_size": int(options.pop("min_size"))} if "min_size" in options else {}
     fields = {k: int(v) if v.isdigit() else v for k, v in options.items()}
     model = build_detector(config.removeprefix(PREFIX), dataset.num_classes, fields, **size)
-    untrained = load_weights(model, weights)
+    untrained = load_plain_or_converted(model, weights)
     identity = {
         "weights": hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16],
         "model": config,

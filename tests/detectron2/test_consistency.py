@@ -89,7 +89,7 @@ def test_zou_and_zou_worst_presets_run(tmp_path):
 
 def test_the_wrapper_runs_what_the_model_says_of_each_crop(tiny_weights):
     model = build_model(load_yaml(SHAPES, [*TINY, "MODEL.AA.FILTER", "adaptive"])).eval()
-    host.load_weights(model, tiny_weights)
+    host.load_detectron2_weights(model, tiny_weights)
     image = torch.randint(0, 255, (3, 100, 132), dtype=torch.uint8)
     row = {"image": image, "image_id": 7, "height": 50, "width": 66}
     with torch.no_grad():

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 
 from aa_plugins.detectron2 import TIMMBackbone
 from aa_plugins.detectron2.config import load_yaml
-from aa_plugins.detectron2.weights import AuditedCheckpointer, load_weights
+from aa_plugins.detectron2.weights import AuditedCheckpointer, load_detectron2_weights
 from aa_plugins.layers import filters_of
 from tests.detectron2.shared import CONFIGS, SHAPES, TINY, parameters_of_filters, scramble
 
@@ -121,7 +121,7 @@ def test_a_model_zoo_checkpoint_loads_with_filters_missing(suffix, tmp_path):
     checkpointer = AuditedCheckpointer(model)
     checkpointer.load(str(path))
     assert set(checkpointer.missing) == parameters_of_filters(model)
-    assert load_weights(model, str(path)) == [name for name, _ in filters_of(model)]
+    assert load_detectron2_weights(model, str(path)) == [name for name, _ in filters_of(model)]
 
 
 def test_a_converted_models_checkpoint_restores_its_filters(tmp_path):
@@ -129,7 +129,7 @@ def test_a_converted_models_checkpoint_restores_its_filters(tmp_path):
     scramble(source)
     DetectionCheckpointer(source, str(tmp_path)).save("model_final")
     model = model_of("MODEL.AA.FILTER", "adaptive")
-    assert load_weights(model, str(tmp_path / "model_final.pth")) == []
+    assert load_detectron2_weights(model, str(tmp_path / "model_final.pth")) == []
     restored = model.state_dict()
     assert all(torch.equal(value, restored[key]) for key, value in source.state_dict().items())
 
@@ -138,4 +138,4 @@ def test_weights_of_another_architecture_are_named(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"model": {"backbone.bottom_up.res2.0.conv9.weight": torch.zeros(1)}}, path)
     with pytest.raises(ValueError, match="another architecture"):
-        load_weights(model_of(), str(path))
+        load_detectron2_weights(model_of(), str(path))

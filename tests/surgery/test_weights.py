@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from aa_plugins import AAConfig, antialias
-from aa_plugins.surgery import filter_keys, load_weights
+from aa_plugins.surgery import filter_keys, load_plain_or_converted
 
 
 def converted(**options) -> nn.Module:
@@ -38,7 +38,7 @@ def test_plain_checkpoint_leaves_the_filters_at_their_start(tmp_path, wrapped):
     start = {key: model.state_dict()[key].clone() for key in filter_keys(model)}
     state = changed(timm.create_model("resnet10t", num_classes=4))
     torch.save({wrapped: state} if wrapped else state, tmp_path / "plain.pth")
-    missing = load_weights(model, tmp_path / "plain.pth")
+    missing = load_plain_or_converted(model, tmp_path / "plain.pth")
     assert {key.rsplit(".", 2)[0] for key in start if key.endswith("conv.weight")} == set(missing)
     for key, value in model.state_dict().items():
         assert torch.equal(value, start[key] if key in start else state[key])
@@ -47,7 +47,7 @@ def test_plain_checkpoint_leaves_the_filters_at_their_start(tmp_path, wrapped):
 def test_converted_checkpoint_fills_everything():
     model = converted()
     state = changed(model)
-    assert load_weights(model, state) == []
+    assert load_plain_or_converted(model, state) == []
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
@@ -66,7 +66,7 @@ def test_checkpoint_that_does_not_fit_is_an_error_and_loads_nothing(change, mess
     state = changed(model)
     change(state)
     with pytest.raises(ValueError, match=message):
-        load_weights(model, state)
+        load_plain_or_converted(model, state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -74,6 +74,6 @@ def test_path_is_named_in_the_error(tmp_path):
     path = tmp_path / "resnet18.pth"
     torch.save(timm.create_model("resnet18").state_dict(), path)
     with pytest.raises(ValueError, match=f"{path}.*another architecture than ResNet"):
-        load_weights(converted(), path)
-    with pytest.raises(ValueError, match=f"no such checkpoint.*{tmp_path / 'missing.pth'}"):
-        load_weights(converted(), tmp_path / "missing.pth")
+        load_plain_or_converted(converted(), path)
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint {tmp_path / 'missing.pth'}"):
+        load_plain_or_converted(converted(), tmp_path / "missing.pth")

@@ -69,7 +69,7 @@ def test_the_commit_is_that_of_the_code_that_ran(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_small_experiment_ends_in_a_record_and_another_goes_on_from_it(tmp_path):
     pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
-    from aa_plugins.mmseg.runs import read_checkpoint
+    from aa_plugins.checkpoints import read_checkpoint
 
     write_shapes(tmp_path / "data/shapes", "camvid", train=4, val=2, size=(112, 144))
     base = ROOT / "configs/mmseg/deeplabv3plus_r18_shapes_baseline.py"
