@@ -7,9 +7,9 @@ in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -41,7 +41,11 @@ class Step(NamedTuple):
 
 @torch.no_grad()
 def flicker_by_step(
-    model: nn.Module, images: torch.Tensor, shifts: Sequence[int] = (1,), multiple: int = 32
+    model: nn.Module,
+    images: torch.Tensor,
+    shifts: Sequence[int] = (1,),
+    multiple: int = 32,
+    run: Callable[[torch.Tensor], Any] | None = None,
 ) -> list[Step]:
     """Flicker before and after every subsampling of a network, in the order they run.
 
@@ -51,17 +55,19 @@ def flicker_by_step(
     along; about √2 for maps that have nothing to do with one another.
 
     Args:
-        model: a network from (N, C, H, W), in eval mode.
+        model: a network, in eval mode.
         images: (N, C, H, W), in pixels of the network's input; larger than the largest shift by
             `multiple` or more.
         shifts: distances in pixels, each taken along either axis.
         multiple: crops are the largest multiple of this many pixels that leaves room.
+        run: takes (1, C, H, W) to the network's forward pass; the model itself unless given.
 
     Raises:
         ValueError: where the images leave no room, or the model is in training mode.
     """
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
+    run = run or model
     room = max(shifts)
     height, width = ((size - room) // multiple * multiple for size in images.shape[-2:])
     if min(height, width) < 1:
@@ -73,11 +79,11 @@ def flicker_by_step(
     found: dict[str, tuple[Place, int]] = {}
     for image in images.split(1):
         with _maps(model) as reference:
-            model(image[..., :height, :width])
+            run(image[..., :height, :width])
         for shift in shifts:
             for dy, dx in ((shift, 0), (0, shift)):
                 with _maps(model) as moved:
-                    model(image[..., dy : dy + height, dx : dx + width])
+                    run(image[..., dy : dy + height, dx : dx + width])
                 for name, (place, pair) in reference.items():
                     strides = [round(height / m.shape[-2]) for m in pair]
                     found.setdefault(name, (place, strides[1]))

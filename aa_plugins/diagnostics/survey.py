@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,14 +43,17 @@ class PlaceAliasing:
 
 
 @torch.no_grad()
-def survey(model: nn.Module, batches: Iterable[torch.Tensor]) -> list[PlaceAliasing]:
+def survey(
+    model: nn.Module, batches: Iterable[Any], run: Callable[[Any], Any] | None = None
+) -> list[PlaceAliasing]:
     """Measure every subsampling of a network on images, in the order they run.
 
     Maps are measured as they come by, so that one place's is held at a time.
 
     Args:
-        model: a network from (N, C, H, W), in eval mode.
-        batches: of images (N, C, H, W).
+        model: a network, in eval mode.
+        batches: of images, such as (N, C, H, W).
+        run: takes a batch to the network's forward pass; the model itself unless given.
 
     Raises:
         ValueError: where the model is in training mode, or nothing in it subsamples by a module.
@@ -74,7 +78,7 @@ def survey(model: nn.Module, batches: Iterable[torch.Tensor]) -> list[PlaceAlias
         )
     try:
         for images in batches:
-            model(images)
+            (run or model)(images)
     finally:
         for handle in handles:
             handle.remove()
