@@ -102,6 +102,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, list[dict]], Protocol]:
         raise ValueError(f"--num-gpus {args.num_gpus} is for models of Detectron2: leave it out")
     processes = {"processes": args.num_gpus} if args.num_gpus > 1 else {}
     protocol = choose_protocol(args, host.protocol_of)
+    if hosts == {MMSEGMENTATION}:  # all of them, before the first is run
+        for config, weights in zip(args.config_file, args.weights):
+            host.check_inputs(config, weights, args.data_root, args.cfg_options)
     records = {
         name: host.evaluate(
             config,

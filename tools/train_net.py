@@ -6,7 +6,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from aa_plugins.hosts import DETECTRON2_YAML, MMSEGMENTATION, TORCHVISION, host_of
+from aa_plugins.hosts import (
+    DETECTRON2_YAML,
+    MMSEGMENTATION,
+    TORCHVISION,
+    host_of,
+    refuse_foreign_options,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +34,10 @@ def parse_args() -> argparse.Namespace:
     host.add_argument("--machine-rank", type=int, default=0, metavar="N")
     host.add_argument("--dist-url", default="auto", metavar="URL")
     host.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE (yaml), key=value (lazy)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    given = {k: v for k, v in vars(args).items() if v != parser.get_default(k) and v != []}
+    refuse_foreign_options(host_of(args.config_file), given)
+    return args
 
 
 def main() -> None:

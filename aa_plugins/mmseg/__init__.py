@@ -7,6 +7,8 @@ from aa_plugins.mmseg.amp import CpuAmpOptimWrapper
 from aa_plugins.mmseg.backbones import AAResNet, AAResNetV1c, AATIMMBackbone
 from aa_plugins.mmseg.consistency import ShiftConsistencyHook, ShiftConsistencyMetric
 from aa_plugins.mmseg.folders import CamVidDataset, ShapesDataset
+from aa_plugins.mmseg.hooks import FinitePredictionsHook, MainProcessLoggerHook
+from aa_plugins.mmseg.images import CheckFiles
 from aa_plugins.mmseg.labels import CheckLabels
 
 __all__ = [
@@ -14,8 +16,11 @@ __all__ = [
     "AAResNetV1c",
     "AATIMMBackbone",
     "CamVidDataset",
+    "CheckFiles",
     "CheckLabels",
     "CpuAmpOptimWrapper",
+    "FinitePredictionsHook",
+    "MainProcessLoggerHook",
     "ShapesDataset",
     "ShiftConsistencyHook",
     "ShiftConsistencyMetric",

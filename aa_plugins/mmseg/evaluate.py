@@ -12,40 +12,69 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
+from torch import nn
 from tqdm import tqdm
 
 from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.diagnostics.filters import watch
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
-from aa_plugins.mmseg.consistency import (
-    ShiftConsistencyMetric,
-    image_id_of,
-    metric_of,
-    predict_views,
-)
+from aa_plugins.mmseg.checks import check_run
+from aa_plugins.mmseg.consistency import ShiftConsistencyMetric, metric_of
+from aa_plugins.mmseg.entries import type_name
+from aa_plugins.mmseg.errors import config_faults, run_faults
 from aa_plugins.mmseg.runs import (
     build_runner,
     identity_of,
     load_config,
-    read_overrides,
+    read_config,
+    without_downloads,
 )
+from aa_plugins.mmseg.segmentors import network_input, predict_views, protocol_for, stride_of
 from aa_plugins.surgery import load_plain_or_converted
+
+TRAINING = (
+    *("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"),
+    *("val_dataloader", "val_cfg", "val_evaluator"),
+)
+# Fields of the metric that say how to measure; the rest says where.
+HOW = ("view_batch", "ignore_index", "background")
 
 
 def protocol_of(config_file: str | Path) -> dict[str, Any]:
-    """The fields of the protocol that a config's ShiftConsistencyMetric asks for.
+    """The fields of the protocol that a config asks for, at the total stride of its network.
 
     Raises:
-        ValueError: where the config has no such metric.
+        ValueError: where the config states another stride than its network has.
     """
-    metric = metric_of(Config.fromfile(str(config_file)))
-    if metric is None:
-        raise ValueError(
-            f"{config_file} has no ShiftConsistencyMetric in its test_evaluator: add "
-            '"./_base_/shift_consistency.py" to its _base_'
-        )
-    return dict(metric["protocol"])
+    cfg = read_config(config_file)
+    fields = dict((metric_of(cfg) or {}).get("protocol") or {})
+    return {**fields, "stride": protocol_for(_build(cfg), fields).stride}
+
+
+def check_inputs(
+    config_file: str | Path,
+    weights: str | Path,
+    data_root: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Refuse what `evaluate` would refuse later: config, data and weights; nothing is run.
+
+    Raises:
+        ValueError, OSError: in one line, for what is wrong.
+    """
+    cfg = load_config(config_file, "out/mmengine", overrides, data_root)
+    load_plain_or_converted(_build(cfg), weights)
+    with config_faults(config_file):
+        DATASETS.build(cfg.test_dataloader.dataset)
+
+
+def _build(cfg: Config) -> nn.Module:
+    """The network of a config, untrained, in eval mode."""
+    init_default_scope("mmseg")
+    without_downloads(cfg.model)
+    with config_faults(cfg.filename):
+        return MODELS.build(cfg.model).eval()
 
 
 def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -54,12 +83,9 @@ def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str,
     Args:
         overrides: KEY=VALUE.
     """
-    init_default_scope("mmseg")
-    cfg = Config.fromfile(str(config_file))
-    cfg.merge_from_dict(read_overrides(overrides))
+    cfg = read_config(config_file, overrides)
     height, width = cfg.model.data_preprocessor.size
-    cfg.model.pretrained = None
-    model = MODELS.build(cfg.model).eval()
+    model = _build(cfg)
     with torch.no_grad(), count_macs(model) as macs:
         model(torch.zeros(1, 3, height, width), mode="tensor")
     parameters = sum(p.numel() for p in model.parameters())
@@ -78,10 +104,8 @@ def filters_at_work(
     Args:
         overrides: KEY=VALUE.
     """
-    init_default_scope("mmseg")
     cfg = load_config(config_file, "out/mmengine", overrides, data_root)
-    cfg.model.pretrained = None
-    model = MODELS.build(cfg.model).eval()
+    model = _build(cfg)
     load_plain_or_converted(model, weights)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     with watch(model) as found:
@@ -109,34 +133,33 @@ def evaluate(
         FileNotFoundError: where data or weights are missing.
     """
     cfg = load_config(config_file, Path(folder) / "mmengine", overrides, data_root)
-    options = dict(metric_of(cfg))
-    options.pop("type")
-    options.update(protocol=protocol.to_dict(), out_dir=str(folder), resume=resume)
-    options.update(identity=identity_of(cfg, weights))
-    for loop in (
-        ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"),
-        ("val_dataloader", "val_cfg", "val_evaluator"),
-    ):
-        for key in loop:
-            cfg.pop(key, None)
-    runner = build_runner(cfg, weights)
-    metric = ShiftConsistencyMetric(**options)
-    loader = runner.build_dataloader(cfg.test_dataloader)
-    dataset = loader.dataset
-    metric.dataset_meta = dataset.metainfo
-    metric.start(runner.model, folder)
-    runner.model.eval()
-    todo = [
-        index
-        for index in range(len(dataset))
-        if image_id_of(dataset.get_data_info(index)["img_path"]) not in metric.finished
-    ]
-    with torch.no_grad(), tqdm(total=len(dataset), initial=len(dataset) - len(todo)) as bar:
-        for index in todo:
-            batch = loader.collate_fn([dataset[index]])
-            samples = runner.model.test_step(batch)
-            metric.process(batch, [sample.to_dict() for sample in samples])
-            bar.update()
+    options = {name: value for name, value in (metric_of(cfg) or {}).items() if name in HOW}
+    for key in TRAINING:
+        cfg.pop(key, None)
+    cfg.load_from = None
+    with run_faults():
+        runner = build_runner(cfg, weights)
+        check_run(runner)
+        loader = runner.test_loop.dataloader
+        dataset = loader.dataset
+        metric = ShiftConsistencyMetric(protocol=protocol.to_dict(), resume=resume, **options)
+        metric.identity = identity_of(cfg, weights, dataset)
+        metric.dataset_meta = dataset.metainfo
+        metric.start(runner.model, folder, *dataset.checked)
+        runner.model.eval()
+        paths = [dataset.get_data_info(index)["img_path"] for index in range(len(dataset))]
+        done = {*metric.finished, *metric.left_out.reasons}
+        todo = [index for index, path in enumerate(paths) if metric.ids[path] not in done]
+        with torch.no_grad(), tqdm(total=len(paths), initial=len(paths) - len(todo)) as bar:
+            for index in todo:
+                path = paths[index]
+                sample = metric.left_out.read(metric.ids[path], path, lambda i=index: dataset[i])
+                if sample is not None:
+                    batch = loader.collate_fn([sample])
+                    samples = runner.model.test_step(batch)
+                    metric.process(batch, [sample.to_dict() for sample in samples])
+                bar.update()
+        metric.left_out.require_some(len(metric.ids))
     return read_records(folder)[1]
 
 
@@ -167,16 +190,14 @@ def predict_pair(
         index: of the image in the test set.
         shift: (dy, dx) in pixels of the network's input.
     """
-    init_default_scope("mmseg")
     cfg = load_config(config_file, "out/mmengine", data_root=data_root)
     cfg.test_dataloader.dataset.pipeline = _labels_at_input(cfg.test_dataloader.dataset.pipeline)
+    model = _build(cfg)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    model = MODELS.build(cfg.model).eval()
     load_plain_or_converted(model, weights)
     sample = dataset[index]
-    batch = {"inputs": [sample["inputs"]], "data_samples": None}
-    pixels = model.data_preprocessor(batch, False)["inputs"][0]
-    protocol = Protocol(stride=16, shifts=(shift,), controls=False)
+    pixels = network_input(model, sample["inputs"])
+    protocol = Protocol(stride=stride_of(model), shifts=(shift,), controls=False)
     plan = protocol.plan(*pixels.shape[-2:], index)
     with torch.no_grad():
         labels = [view.argmax(0) for view in predict_views(model, pixels, plan, view_batch=2)]
@@ -197,4 +218,4 @@ def predict_pair(
 def _labels_at_input(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pipeline with its resize after the labels are loaded, so that it resizes them too."""
     late = {"Resize": 1, "PackSegInputs": 2}
-    return sorted(pipeline, key=lambda step: late.get(step["type"], 0))
+    return sorted(pipeline, key=lambda step: late.get(type_name(step), 0))

@@ -16,6 +16,6 @@ test_evaluator = [
     dict(type="IoUMetric", iou_metrics=["mIoU"]),
     dict(
         type="ShiftConsistencyMetric",
-        protocol=dict(kind="grid", stride=16, shifts=[(1, 0), (0, 1), (1, 1), (2, 2), (4, 4)]),
+        protocol=dict(kind="grid", shifts=[(1, 0), (0, 1), (1, 1), (2, 2), (4, 4)]),
     ),
 ]
