@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from detectron2.modeling import (
     Backbone,
     build_resnet_backbone,
 )
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
@@ -81,6 +82,23 @@ def build_aa_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbo
     return build_fpn(cfg, build_aa_resnet_backbone(cfg, input_shape))
 
 
+@BACKBONE_REGISTRY.register()
+def build_aa_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """RetinaNet's: a pyramid with strided convolutions for P6 and P7, which `MODEL.AA.P6` filters.
+
+    Built from `MODEL.FPN` as `build_retinanet_resnet_fpn_backbone` does.
+    """
+    bottom_up = build_aa_resnet_backbone(cfg, input_shape)
+    top_feature = cfg.MODEL.FPN.IN_FEATURES[-1]
+    channels = bottom_up.output_shape()[top_feature].channels
+    top = LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, top_feature)
+    if cfg.MODEL.AA.P6 and cfg.MODEL.AA.FILTER != "none":
+        # Both are strided 3×3 convolutions, the first of which looks like a stem.
+        aa = replace(aa_config(cfg), stem=True, include=(), exclude=())
+        antialias(top, aa, example=torch.zeros(1, channels, 64, 64))
+    return _fpn(cfg, bottom_up, top)
+
+
 def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     """The feature pyramid that `MODEL.FPN` describes, on `bottom_up`."""
     channels = cfg.MODEL.FPN.OUT_CHANNELS
@@ -88,10 +106,14 @@ def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     top = AALastLevelMaxPool(channels, aa_config(cfg)) if filtered else LastLevelMaxPool()
     # The coarsest level, which is p5 but for networks with other strides than usual.
     top.in_feature = cfg.MODEL.FPN.IN_FEATURES[-1].replace("res", "p")
+    return _fpn(cfg, bottom_up, top)
+
+
+def _fpn(cfg: CfgNode, bottom_up: Backbone, top: nn.Module) -> FPN:
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=channels,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
         top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,

@@ -5,20 +5,39 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
+import detectron2
 import torch
-from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.modeling import BACKBONE_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from aa_plugins.config import AAConfig
 from aa_plugins.config_files import get_config_file
 
-OURS = "aa_plugins::"  # before the name of a config that comes with the package, in _BASE_
+# Before the name of a config that comes with the package, or with Detectron2, in _BASE_.
+OURS, THEIRS = "aa_plugins::", "detectron2::"
+ZOO = Path(detectron2.__file__).parent / "model_zoo/configs"
 logger = logging.getLogger(__name__)
+
+# Which builder reads a node of ours in place of Detectron2's; the last for any other.
+READERS = {
+    "AA": {
+        "build_resnet_backbone": "build_aa_resnet_backbone",
+        "build_retinanet_resnet_fpn_backbone": "build_aa_retinanet_resnet_fpn_backbone",
+        "": "build_aa_resnet_fpn_backbone",
+    },
+    "TIMM": {"": "build_aa_timm_fpn_backbone"},
+}
+# What a LazyConfig defines, and what we add to its `train`.
+PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+FILTERS = {"lr_factor": 1.0, "weight_decay": None}
 
 
 def add_aa_config(cfg: CfgNode) -> None:
@@ -69,15 +88,26 @@ def load_yaml(
         weights: overrides MODEL.WEIGHTS.
 
     Raises:
-        ValueError: for a key that doesn't exist, naming the nearest that does, or a wrong value.
+        FileNotFoundError: for a file, or a base of it, that doesn't exist.
+        ValueError: for a key that doesn't exist, naming the nearest that does, a wrong value, a
+            backbone that isn't registered, or a node that the backbone doesn't read.
     """
     cfg = _Config(get_cfg())
     add_aa_config(cfg)
     known = list(_keys(cfg))
+    overrides = list(overrides or [])
+    if len(overrides) % 2:
+        raise ValueError(f"{' '.join(overrides)}: overrides of a yaml file are pairs, KEY VALUE")
     try:
-        cfg.merge_from_file(config_file)
-        cfg.merge_from_list(overrides or [])
-    except (AssertionError, KeyError, ValueError) as error:
+        asked = _asked(config_file, overrides)
+        cfg.merge_from_file(config_file, allow_unsafe=False)
+        cfg.merge_from_list(overrides)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{config_file}: no file {error.filename}, its _BASE_") from error
+    except YAMLError as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{config_file} isn't plain YAML, without code: {text}") from error
+    except (AssertionError, KeyError, ValueError, AttributeError, TypeError) as error:
         message = str(error.args[0]) if error.args else repr(error)
         unknown = message.rsplit(": ", 1)[-1]
         nearest = difflib.get_close_matches(unknown, known, n=1)
@@ -85,12 +115,60 @@ def load_yaml(
         raise ValueError(f"{config_file}: {message}{hint}") from error
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
-    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        logger.warning("No GPU: MODEL.DEVICE is cpu")
-        cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE = _device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     aa_config(cfg)  # a wrong value is found before any work is done
+    _check_backbone(cfg, config_file, asked)
     cfg.freeze()
     return cfg
+
+
+def pairs_of(overrides: Iterable[str]) -> list[str]:
+    """KEY VALUE pairs from KEY=VALUE; ValueError for one without a sign of equality."""
+    overrides = list(overrides)
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"{override}: give KEY=VALUE")
+    return [part for override in overrides for part in override.split("=", 1)]
+
+
+def _asked(config_file: str, overrides: list[str]) -> set[str]:
+    """Our nodes below MODEL that a file with its bases, or an override, names."""
+    text = _Config.load_yaml_with_base(config_file, allow_unsafe=False)
+    if not isinstance(text, dict):
+        raise ValueError("it holds no KEY: value lines")
+    named = [key.split(".")[1] for key in overrides[::2] if key.startswith("MODEL.")]
+    return {*(text.get("MODEL") or {}), *named} & set(READERS)
+
+
+def _check_backbone(cfg: CfgNode, config_file: str, asked: set[str]) -> None:
+    """Detectron2's own builders read none of our nodes; those of a user's code may."""
+    name = cfg.MODEL.BACKBONE.NAME
+    if name not in BACKBONE_REGISTRY:
+        known = [known for known, _ in BACKBONE_REGISTRY]
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"choose from {', '.join(known)}"
+        raise ValueError(f"{config_file}: no backbone MODEL.BACKBONE.NAME {name!r}; {hint}")
+    module = BACKBONE_REGISTRY.get(name).__module__
+    for node in sorted(asked):
+        unused = cfg.MODEL.AA.FILTER == "none" or cfg.MODEL.ROI_HEADS.NAME == "AARes5ROIHeads"
+        if node == "AA" and unused:
+            continue
+        stranger = module.startswith("detectron2.") or (
+            node == "TIMM" and module.startswith("aa_plugins.") and "timm" not in name
+        )
+        if stranger:
+            raise ValueError(
+                f"{config_file}: MODEL.BACKBONE.NAME {name!r} doesn't read MODEL.{node}: use "
+                f"{READERS[node].get(name, READERS[node][''])!r}, or leave MODEL.{node} out"
+            )
+
+
+def _device(name: str, key: str) -> str:
+    """The device of a config, or the CPU where it asks for a GPU that isn't there."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning(f"No GPU: {key} is cpu")
+        return "cpu"
+    return name
 
 
 def load_lazy(
@@ -98,30 +176,64 @@ def load_lazy(
 ) -> DictConfig:
     """A LazyConfig with `key=value` overrides; `+key=value` adds a key.
 
+    `train.filters` is added where the file doesn't have it: `lr_factor`, of the filters' learning
+    rate, and `weight_decay`, theirs in place of the optimizer's.
+
     Args:
         weights: overrides train.init_checkpoint.
 
     Raises:
-        ValueError: for a key that doesn't exist, naming the nearest that does.
+        ValueError: for a file that doesn't run or lacks a part, or for a key that doesn't exist,
+            naming the nearest that does.
     """
-    cfg = LazyConfig.load(config_file)
+    cfg = _read_lazy(config_file)
     for override in overrides or []:
+        if "=" not in override:
+            raise ValueError(f"{override}: overrides of a LazyConfig are key=value")
         if not override.startswith("+"):
             _check_exists(cfg, override.split("=", 1)[0], config_file)
     try:
         cfg = LazyConfig.apply_overrides(cfg, overrides or [])
     except (AssertionError, KeyError, OmegaConfBaseException) as error:
         raise ValueError(f"{config_file}: {str(error).splitlines()[0]}") from error
+    unknown = set(cfg.train.filters) - set(FILTERS)
+    if unknown:
+        raise ValueError(
+            f"{config_file}: no key train.filters.{min(unknown)}: known are {', '.join(FILTERS)}"
+        )
     if weights is not None:
         cfg.train.init_checkpoint = weights
-    if cfg.train.device == "cuda" and not torch.cuda.is_available():
-        logger.warning("No GPU: train.device is cpu")
-        cfg.train.device = "cpu"
+    cfg.train.device = _device(cfg.train.device, "train.device")
     return cfg
 
 
+def _read_lazy(config_file: str) -> DictConfig:
+    try:
+        cfg = LazyConfig.load(config_file)
+    except OSError:
+        raise
+    except Exception as error:  # the file is code: anything may go wrong in it
+        raise ValueError(f"{config_file} doesn't run: {type(error).__name__}: {error}") from error
+    missing = [part for part in PARTS if not isinstance(cfg, DictConfig) or part not in cfg]
+    if missing:
+        raise ValueError(
+            f"{config_file} has no {missing[0]}: a LazyConfig defines {', '.join(PARTS)}"
+        )
+    cfg.train.filters = {**FILTERS, **cfg.train.get("filters", {})}
+    return cfg
+
+
+def instantiated(node: DictConfig, part: str) -> Any:
+    """What a part of a LazyConfig makes; ValueError for what its callable doesn't take."""
+    try:
+        return instantiate(node)
+    except (TypeError, AssertionError, AttributeError) as error:
+        raise ValueError(f"the config's {part} can't be made: {error}") from error
+
+
 class _Config(CfgNode):
-    """Takes "aa_plugins::detectron2/….yaml" for a `_BASE_`.
+    """Takes "aa_plugins::detectron2/….yaml" for a `_BASE_`, and "detectron2::….yaml" for one of
+    Detectron2's own zoo.
 
     Detectron2 puts the folder of the file that inherits before it, and before the bases that the
     base itself names below it.
@@ -129,8 +241,11 @@ class _Config(CfgNode):
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
-        folder, ours, name = filename.partition(OURS)
-        return super()._open_cfg(get_config_file(os.path.normpath(name)) if ours else folder)
+        _, ours, name = filename.partition(OURS)
+        if ours:
+            filename = get_config_file(os.path.normpath(name))
+        _, theirs, name = filename.partition(THEIRS)
+        return super()._open_cfg(os.path.normpath(ZOO / name) if theirs else filename)
 
 
 def _check_exists(cfg: DictConfig, key: str, config_file: str) -> None:

@@ -7,7 +7,7 @@ cropped after the resize, and the evaluator scores them one at a time as they co
 from __future__ import annotations
 
 import json
-import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from detectron2.utils import comm
 from torch import nn
 
 from aa_plugins.detectron2.datasets import CheckedMapper
+from aa_plugins.evaluation.bad_images import BadImage, LeftOut, attempt
 from aa_plugins.evaluation.instance import InstanceConsistency, summarise
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter, read_records
 from aa_plugins.evaluation.views import ViewPlan, extract
 
-logger = logging.getLogger(__name__)
-
+LEFT_OUT = "left_out"
 HEADLINES = ("mAISC", "pooled", "zou", "worst", "class_flips", "lost", "found", "aliasing_loss")
 
 
@@ -39,35 +39,45 @@ class ShiftedInference(nn.Module):
         model: takes and gives what Detectron2's models do.
         protocol: which views.
         view_batch: views run in one forward pass.
+        whole: also ask about the image itself, for other evaluators of the same pass.
     """
 
-    def __init__(self, model: nn.Module, protocol: Protocol, view_batch: int = 4) -> None:
+    def __init__(
+        self, model: nn.Module, protocol: Protocol, view_batch: int = 4, whole: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.protocol = protocol
         self.view_batch = view_batch
+        self.whole = whole
+        self.train(model.training)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """For each image its `plan` and `views`, an iterator of the views' predictions.
 
-        The views run as the iterator is read. An image too small for the protocol has a `skipped`
-        instead, with the reason.
+        The views run as the iterator is read. An image that can't be read, or is too small for the
+        protocol, has a `left_out` instead, with the reason.
         """
-        outputs = []
-        for image in batched_inputs:
-            try:
-                plan = self.protocol.plan(*image["image"].shape[-2:], image["image_id"])
-            except ValueError as error:
-                outputs.append({"skipped": str(error)})
-            else:
-                outputs.append({"plan": plan, "views": self._predictions(image["image"], plan)})
-        return outputs
+        return [self._of(image) for image in batched_inputs]
 
-    def _predictions(self, pixels: torch.Tensor, plan: ViewPlan) -> Iterator[dict[str, Any]]:
+    def _of(self, image: dict[str, Any]) -> dict[str, Any]:
+        if LEFT_OUT in image:
+            return {LEFT_OUT: image[LEFT_OUT]}
+        found = dict(self.model([image])[0]) if self.whole else {}
+        pixels, image_id = image["image"], id_of(image)
+        plan = attempt(
+            image_id, _file(image), lambda: self.protocol.plan(*pixels.shape[-2:], image_id)
+        )
+        if isinstance(plan, BadImage):
+            return {**found, LEFT_OUT: plan.reason}
+        return {**found, "plan": plan, "views": self._predictions(image, plan)}
+
+    def _predictions(self, image: dict[str, Any], plan: ViewPlan) -> Iterator[dict[str, Any]]:
+        known = {"file_name": _file(image), "image_id": plan.image_id}
         size = {"height": plan.crop.height, "width": plan.crop.width}
         for start in range(0, len(plan.views), self.view_batch):
             views = plan.views[start : start + self.view_batch]
-            inputs = [{"image": extract(pixels, view), **size} for view in views]
+            inputs = [{**known, "image": extract(image["image"], view), **size} for view in views]
             for output in self.model(inputs):
                 yield _prediction(output["instances"])
 
@@ -76,13 +86,14 @@ class ShiftConsistencyEvaluator(DatasetEvaluator):
     """mAISC for masks and boxes, of a model inside `ShiftedInference`.
 
     The record of each image is on disk when the image is done; nothing is kept in memory. Images
-    that are too small for the protocol are left out, named and counted.
+    that can't be read or are too small for the protocol are left out, named and counted. With a
+    loader whose mapper is a `TruthMapper` there is AP of the views, too.
 
     Args:
         protocol: that of the wrapper.
         num_classes: of the model.
-        output_dir: for records and summary.json.
-        identity: what must be the same on resuming, such as a hash of the weights.
+        output_dir: for records and summary.json; one for each data set.
+        identity: what must be the same on resuming, as `aa_plugins.evaluation.run_identity` says.
         resume: keep the images that an interrupted run finished.
     """
 
@@ -99,41 +110,64 @@ class ShiftConsistencyEvaluator(DatasetEvaluator):
         self.identity = {**(identity or {}), "classes": num_classes}
         self.resume = resume
         self.writer: RecordWriter | None = None
-        self.skipped: dict[str | int, str] = {}
+        self.left_out = LeftOut()
 
     def reset(self) -> None:
         """Open this process's file of records."""
         self.close()
-        self.skipped = {}
-        place = (comm.get_rank(), comm.get_world_size())
         protocol = self.scorer.protocol
-        self.writer = RecordWriter(self.folder, protocol, self.identity, *place, resume=self.resume)
+        self.writer = RecordWriter(
+            self.folder,
+            protocol,
+            self.identity,
+            comm.get_rank(),
+            comm.get_world_size(),
+            resume=self.resume,
+            task="instance",
+        )
+        self.left_out = LeftOut(self.writer)
         comm.synchronize()
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Score the views of each image that isn't done yet; one record an image."""
+        """Score the views of each image that isn't done yet; one record an image.
+
+        Raises:
+            ValueError: for the outputs of a model outside of `ShiftedInference`, or two images with
+                one id.
+        """
         for image, output in zip(inputs, outputs):
-            image_id = image["image_id"]
-            if "skipped" in output:
-                self.skipped[image_id] = output["skipped"]
-                logger.warning(f"left out: {output['skipped']}")
-            elif image_id not in self.writer.done:
+            image_id = id_of(image)
+            if image_id in self.writer.done:
+                continue
+            if LEFT_OUT in output:
+                self.left_out.add(BadImage(image_id, output[LEFT_OUT]))
+            elif "views" not in output:
+                raise ValueError(
+                    "ShiftConsistencyEvaluator scores views: evaluate ShiftedInference(model, "
+                    "protocol) in place of the model"
+                )
+            else:
                 truth = _truth(image["instances"]) if "instances" in image else None
-                record = self.scorer.score(output["plan"], output["views"], truth)
-                self.writer.append(record)
+                self.writer.append(self.scorer.score(output["plan"], output["views"], truth))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Headline numbers in percent, on the main process; everything goes to summary.json."""
+        """Headline numbers in percent, on the main process; everything goes to summary.json.
+
+        What no image defines is NaN, as Detectron2 has it.
+
+        Raises:
+            ValueError: where no image was measured, with the first reason.
+        """
         self.close()
-        skipped = {k: v for found in comm.all_gather(self.skipped) for k, v in found.items()}
+        comm.synchronize()
         if not comm.is_main_process():
             return {}
         try:
-            summary = summarise(read_records(self.folder)[1])
+            header, records = read_records(self.folder)
         except ValueError as error:
-            reason = next(iter(skipped.values()), str(error))
-            raise ValueError(f"no image was measured: {reason}") from error
-        summary["counts"]["skipped_images"] = len(skipped)
+            raise ValueError(f"no image was measured: {error}") from error
+        summary = summarise(records)
+        summary["counts"]["skipped_images"] = len(header["left_out"])
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
         return {
             f"shift_{kind}": _headlines(summary[kind])
@@ -148,7 +182,11 @@ class ShiftConsistencyEvaluator(DatasetEvaluator):
 
 
 class TruthMapper(CheckedMapper):
-    """A test-time mapper that keeps the ground truth, crowds too, in pixels of the input."""
+    """A test-time mapper that keeps the ground truth, crowds too, in pixels of the input.
+
+    An image that can't be read, or whose size isn't that of its annotations, gives its id and a
+    `left_out` with the reason: `ShiftedInference` doesn't ask the model about it.
+    """
 
     @classmethod
     def of(cls, mapper: DatasetMapper) -> TruthMapper:
@@ -161,6 +199,13 @@ class TruthMapper(CheckedMapper):
             instance_mask_format="bitmask",
         )
 
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """What a model takes, with `instances`; or `left_out`."""
+        known = {"image_id": id_of(dataset_dict), "file_name": _file(dataset_dict)}
+        read = super().__call__
+        found = attempt(*known.values(), lambda: read({**dataset_dict, **known}))
+        return {**known, LEFT_OUT: found.reason} if isinstance(found, BadImage) else found
+
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
     ) -> None:
@@ -172,6 +217,15 @@ class TruthMapper(CheckedMapper):
         crowd = [bool(annotation.get("iscrowd", 0)) for annotation in annotations]
         instances.gt_crowd = torch.tensor(crowd, dtype=torch.bool)
         dataset_dict["instances"] = instances
+
+
+def id_of(image: dict[str, Any]) -> str | int:
+    """The id of an image, or its file where its data set has none."""
+    return image["image_id"] if "image_id" in image else _file(image)
+
+
+def _file(image: dict[str, Any]) -> str:
+    return str(image.get("file_name", "its file"))
 
 
 def _prediction(instances: Instances) -> dict[str, Any]:
@@ -198,7 +252,8 @@ def _truth(instances: Instances) -> dict[str, Any]:
 
 def _headlines(summary: dict[str, Any]) -> dict[str, float]:
     """What Detectron2 prints: values by name."""
-    found = {f"AP_{view}": entry["value"] for view, entry in summary.get("AP", {}).items()}
-    found |= {name: summary[name]["value"] for name in HEADLINES if name in summary}
-    controls = summary.get("controls", {})
-    return found | {name: entry["value"] for name, entry in controls.items()}
+    entries = {f"AP_{view}": entry for view, entry in summary.get("AP", {}).items()}
+    entries |= {name: summary[name] for name in HEADLINES if name in summary}
+    entries |= summary.get("controls", {})
+    values = {name: entry["value"] for name, entry in entries.items()}
+    return {name: math.nan if value is None else value for name, value in values.items()}

@@ -20,6 +20,29 @@ from detectron2.data.datasets import load_coco_json
 _paths: dict[str, tuple[str, str]] = {}
 
 
+def use_data_root(root: str | Path) -> None:
+    """Have relative paths of data sets start at `root`, in place of $DETECTRON2_DATASETS.
+
+    Raises:
+        FileNotFoundError: where there is no such folder.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"--data-root {root}: no such folder")
+    os.environ["DETECTRON2_DATASETS"] = str(root)
+
+
+def names_in(loader: Any) -> list[str]:
+    """Names of registered datasets that a loader of a LazyConfig reads."""
+    dataset = loader.get("dataset", {})
+    names = dataset.get("names", dataset.get("name", []))
+    return [names] if isinstance(names, str) else list(names)
+
+
+def names_of(images: list[dict[str, Any]]) -> str:
+    """What to call images in a message: their files, or ids."""
+    return ", ".join(f"image {row.get('file_name', row.get('image_id'))}" for row in images)
+
+
 def register_coco_paths(cfg: CfgNode, root: str | Path | None = None) -> None:
     """Register the datasets of `DATASETS.COCO_PATHS`; once more with other paths replaces them.
 

@@ -4,68 +4,88 @@ processes."""
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2 import engine
-from detectron2.config import CfgNode, instantiate
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
-from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from aa_plugins.detectron2.config import load_lazy, load_yaml
+from aa_plugins.detectron2.checks import check_classes, check_datasets, images_of, num_classes
+from aa_plugins.detectron2.config import instantiated, load_lazy, load_yaml, pairs_of
 from aa_plugins.detectron2.consistency import (
     ShiftConsistencyEvaluator,
     ShiftedInference,
     TruthMapper,
+    id_of,
 )
-from aa_plugins.detectron2.datasets import register_coco_paths
-from aa_plugins.detectron2.weights import load_detectron2_weights
+from aa_plugins.detectron2.conversion import check_conversion, conversion
+from aa_plugins.detectron2.datasets import names_of, register_coco_paths, use_data_root
+from aa_plugins.detectron2.processes import check_processes, launch, set_up_logging
+from aa_plugins.detectron2.stride import total_stride
+from aa_plugins.detectron2.weights import load_detectron2_weights, local_path
 from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.diagnostics.filters import watch
+from aa_plugins.diagnostics.finite import finite
+from aa_plugins.evaluation.identity import dataset_ids, run_identity
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.hosts import DETECTRON2_YAML, host_of
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Task:
-    """What an evaluation needs of a config, yaml or LazyConfig alike."""
+    """What an evaluation needs of a config, yaml or LazyConfig alike.
+
+    Attributes:
+        dataset: Detectron2's dicts; with several data sets, ids begin with the name of theirs.
+        pipeline: text that says what happens to an image before the network, and after it.
+    """
 
     model: nn.Module
     dataset: list[dict[str, Any]]
     mapper: DatasetMapper
     num_workers: int
     text: str
+    pipeline: str
 
 
-def protocol_of(config_file: str | Path) -> dict[str, Any]:
-    """The fields of the protocol that fits a config's model: its total stride."""
-    return {"stride": total_stride(_model_of(*_load(config_file, ())))}
+def protocol_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of the protocol that fits a config's model: its total stride.
 
-
-def total_stride(model: nn.Module) -> int:
-    """S of a detector in pixels: of the coarsest map that proposals or heads read.
-
-    A feature pyramid mixes all of its levels into each, so there S isn't less than that of the
-    backbone's last stage.
+    Args:
+        overrides: KEY=VALUE.
     """
-    shapes = model.backbone.output_shape()
-    read = {*_features(model.proposal_generator), *_features(model.roi_heads)} & set(shapes)
-    strides = [shapes[name].stride for name in read or shapes]
-    return max([*strides, model.backbone.size_divisibility])
+    return {"stride": total_stride(_model_of(*_load(config_file, overrides)))}
+
+
+def check(
+    config_file: str | Path,
+    weights: str | Path,
+    data_root: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    processes: int = 1,
+) -> None:
+    """Raise as `evaluate` would for what is wrong with its inputs, without measuring anything.
+
+    Raises:
+        ValueError: for a config, a data set or a network that can't be measured.
+        FileNotFoundError: where data or weights are missing.
+    """
+    check_processes(processes)
+    local_path(weights)
+    if data_root is not None:
+        use_data_root(data_root)
+    _classes(_task(*_load(config_file, overrides)).model)
 
 
 def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -94,7 +114,7 @@ def filters_at_work(
         overrides: KEY=VALUE.
     """
     if data_root is not None:
-        os.environ["DETECTRON2_DATASETS"] = str(data_root)
+        use_data_root(data_root)
     task = _task(*_load(config_file, overrides))
     load_detectron2_weights(task.model, str(weights))
     task.model.eval()
@@ -126,10 +146,12 @@ def evaluate(
             named), no image large enough, or records of another run on resuming.
         FileNotFoundError: where data or weights are missing.
     """
+    check_processes(processes)
+    local_path(weights)
     if data_root is not None:
-        os.environ["DETECTRON2_DATASETS"] = str(data_root)
+        use_data_root(data_root)
     arguments = (str(config_file), str(weights), protocol, str(folder), tuple(overrides), resume)
-    engine.launch(_evaluate, processes, dist_url="auto", args=arguments)
+    launch(_evaluate, processes, *arguments)
     return read_records(folder)[1]
 
 
@@ -141,60 +163,111 @@ def _evaluate(
     overrides: tuple[str, ...],
     resume: bool,
 ) -> None:
-    for name in ("detectron2", "fvcore", "aa_plugins"):
-        setup_logger(folder, distributed_rank=comm.get_rank(), name=name)
     task = _task(*_load(config_file, overrides))
+    classes = _classes(task.model)
+    set_up_logging(folder)
+    logger.info(conversion(task.model))
     untrained = load_detectron2_weights(task.model, weights)
+    _check_stride(task.model, protocol)
     identity = {
-        "weights": hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16],
-        "config": hashlib.sha256(task.text.encode()).hexdigest()[:16],
+        **run_identity(
+            model=task.text,
+            weights=local_path(weights),
+            files=(row["file_name"] for row in task.dataset),
+            data=[_described(row) for row in task.dataset],
+            pipeline=task.pipeline,
+            software=("detectron2", "torchvision"),
+        ),
         "untrained_filters": len(untrained),
     }
     loader = build_detection_test_loader(
         dataset=task.dataset, mapper=TruthMapper.of(task.mapper), num_workers=task.num_workers
     )
-    num_classes = task.model.roi_heads.num_classes
-    evaluator = ShiftConsistencyEvaluator(protocol, num_classes, folder, identity, resume)
-    inference_on_dataset(ShiftedInference(task.model, protocol), loader, evaluator)
+    evaluator = ShiftConsistencyEvaluator(protocol, classes, folder, identity, resume)
+    with finite(task.model, names_of):
+        inference_on_dataset(ShiftedInference(task.model, protocol), loader, evaluator)
+    logger.info(f"{conversion(task.model)}; records are in {folder}")
+
+
+def _classes(model: nn.Module) -> int:
+    """The classes of instances; ValueError, saying what to do, for what finds no instances."""
+    classes = num_classes(model)
+    if classes is None:
+        raise ValueError(
+            f"{type(model).__name__} finds no instances with classes, which mAISC compares: "
+            "measure a GeneralizedRCNN, PanopticFPN (its instances), RetinaNet or FCOS here, and "
+            "semantic segmentation with MMSegmentation or aa_plugins.SemanticConsistency"
+        )
+    return classes
+
+
+def _check_stride(model: nn.Module, protocol: Protocol) -> None:
+    stride = total_stride(model)
+    if stride not in (protocol.stride, *protocol.other_strides):
+        logger.warning(
+            f"the protocol's stride is {protocol.stride}, but the network's total stride is "
+            f"{stride}: give stride={stride}, or multiples of it are no multiples of the protocol's"
+        )
+
+
+def _described(row: dict[str, Any]) -> dict[str, Any]:
+    """An image's annotations, wherever its file lies."""
+    return {**row, "file_name": Path(row["file_name"]).name}
 
 
 def _load(config_file: str | Path, overrides: Sequence[str]) -> tuple[Any, bool]:
     """The config, and whether it is a yaml file."""
     if host_of(config_file) != DETECTRON2_YAML:
         return load_lazy(str(config_file), list(overrides)), False
-    pairs = [part for override in overrides for part in override.split("=", 1)]
-    return load_yaml(str(config_file), pairs), True
+    return load_yaml(str(config_file), pairs_of(overrides)), True
 
 
 def _model_of(cfg: Any, yaml: bool) -> nn.Module:
-    return build_model(cfg) if yaml else instantiate(cfg.model).to(cfg.train.device)
+    if not yaml:
+        return instantiated(cfg.model, "model").to(cfg.train.device)
+    model = build_model(cfg)
+    check_conversion(model, cfg)
+    return model
 
 
 def _task(cfg: Any, yaml: bool) -> Task:
-    model = _model_of(cfg, yaml)
-    if not yaml:
+    if yaml:
+        register_coco_paths(cfg)
+        check_datasets(cfg.DATASETS.TEST)
+        images = {name: images_of(name) for name in cfg.DATASETS.TEST}
+        mapper, workers = DatasetMapper(cfg, is_train=False), cfg.DATALOADER.NUM_WORKERS
+        texts = _texts(cfg)
+    else:
         test = cfg.dataloader.test
-        dataset, mapper = instantiate(test.dataset), instantiate(test.mapper)
-        return Task(model, dataset, mapper, test.get("num_workers", 0), str(cfg.model))
-    register_coco_paths(cfg)
-    return Task(
-        model,
-        get_detection_dataset_dicts(list(cfg.DATASETS.TEST), filter_empty=False),
-        DatasetMapper(cfg, is_train=False),
-        cfg.DATALOADER.NUM_WORKERS,
-        _text(cfg),
-    )
+        mapper, workers = instantiated(test.mapper, "dataloader.test.mapper"), test.num_workers
+        texts = str(cfg.model), str(test.mapper)
+        images = _lazy_images(test.dataset)
+    if not any(images.values()):
+        raise ValueError("no test set: name one in DATASETS.TEST or dataloader.test.dataset")
+    ids = dataset_ids({name: [id_of(row) for row in rows] for name, rows in images.items()})
+    dataset = [
+        {**row, "image_id": image_id}
+        for name, rows in images.items()
+        for row, image_id in zip(rows, ids[name])
+    ]
+    model = _model_of(cfg, yaml)
+    check_classes(list(images), model)
+    return Task(model, dataset, mapper, workers, *texts)
 
 
-def _text(cfg: CfgNode) -> str:
+def _lazy_images(node: DictConfig) -> dict[str, list[dict[str, Any]]]:
+    """Images by the name of their data set, of a callable that takes one or several names."""
+    names = node.get("names")
+    if names is None or isinstance(names, str):
+        name = names or node.get("name", "")
+        return {name: list(instantiated(node, "dataloader.test.dataset"))}
+    single = {name: OmegaConf.merge(node, {"names": name}) for name in names}
+    return {n: list(instantiated(one, "dataloader.test.dataset")) for n, one in single.items()}
+
+
+def _texts(cfg: CfgNode) -> tuple[str, str]:
     """What of a config decides on predictions; where it runs and is stored doesn't."""
     model = cfg.MODEL.clone()
     model.defrost()
     model.DEVICE, model.WEIGHTS = "", ""
-    return f"{model.dump()}{cfg.INPUT.dump()}{cfg.DATASETS.TEST}"
-
-
-def _features(part: nn.Module | None) -> tuple[str, ...]:
-    """Names of the maps that proposals or heads read."""
-    names = ("in_features", "box_in_features", "mask_in_features")
-    return tuple(name for attribute in names for name in getattr(part, attribute, None) or ())
+    return model.dump(), f"{cfg.INPUT.dump()}{cfg.TEST.dump()}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from aa_plugins.checkpoints import (
@@ -19,6 +22,45 @@ from aa_plugins.layers import filters_of
 from aa_plugins.surgery import filter_keys
 
 logger = logging.getLogger(__name__)
+
+
+QUERY = "?matching_heuristics=True"
+
+
+def local_path(weights: str | Path) -> Path:
+    """The file of a checkpoint: a path, "PATH?matching_heuristics=True", or an address that
+    Detectron2 knows, such as detectron2://…, which is downloaded unless it was before.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for another query.
+    """
+    text = str(weights)
+    parsed = urlparse(text)
+    if parsed.query and f"?{parsed.query}" != QUERY:
+        raise ValueError(f"weights {text}: the only query is {QUERY}")
+    name = parsed._replace(query="").geturl()
+    if "://" in name:
+        try:
+            return Path(PathManager.get_local_path(name))
+        except Exception as error:  # whatever a download, or an unknown scheme, raises
+            raise FileNotFoundError(f"weights {text} can't be fetched: {error}") from error
+    return existing(name)
+
+
+def last_checkpoint(folder: str | Path) -> str:
+    """The checkpoint that a training left last in its output folder, or "".
+
+    Raises:
+        FileNotFoundError: where the folder names one that isn't there.
+    """
+    checkpointer = DetectionCheckpointer(nn.Module(), str(folder), save_to_disk=False)
+    if not checkpointer.has_checkpoint():
+        return ""
+    path = Path(checkpointer.get_checkpoint_file())
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}/last_checkpoint names {path}, which doesn't exist")
+    return str(path)
 
 
 class AuditedCheckpointer(DetectionCheckpointer):
@@ -38,8 +80,8 @@ class AuditedCheckpointer(DetectionCheckpointer):
             FileNotFoundError: where there is no such file.
             ValueError: for a file that is no checkpoint, or weights that aren't finite.
         """
-        if path and "://" not in path:
-            existing(path.partition("?")[0])
+        if path:
+            local_path(path)
         self.source = path
         return super().load(path, *args, **kwargs)
 
@@ -69,6 +111,29 @@ class AuditedCheckpointer(DetectionCheckpointer):
         reshaped = [key for key, *_ in incompatible.incorrect_shapes]
         self.missing = sorted({*incompatible.missing_keys, *reshaped})
         return incompatible
+
+
+def load_start(model: nn.Module, path: str) -> None:
+    """Load what a training starts from: of ImageNet, or a detector's of other classes.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it isn't a checkpoint, or holds nothing of this model.
+    """
+    if not path:
+        logger.info("Training starts from random weights: none are given")
+        return
+    checkpointer = AuditedCheckpointer(model)
+    checkpointer.load(path)
+    missing = {*checkpointer.missing}
+    own = {name for name, _ in model.named_parameters()} - filter_keys(model)
+    if own <= missing:
+        raise ValueError(
+            f"{path} holds no weight of this model: give a checkpoint of its architecture (timm's "
+            f"and torchvision's as FILE{QUERY})"
+        )
+    loaded = len(own) - len(own & missing)
+    logger.info(f"Training starts with {loaded} of {len(own)} parameters from {path}")
 
 
 def load_detectron2_weights(model: nn.Module, path: str) -> list[str]:

@@ -118,7 +118,7 @@ def test_two_processes_and_a_resumed_run_measure_what_one_does(datasets, tiny_we
     lines = (tmp_path / "one/records.0of1.jsonl").read_bytes().splitlines(keepends=True)
     (killed / "records.0of1.jsonl").write_bytes(b"".join(lines[:3]) + lines[3][:50])
     assert run(killed, resume=True) == one
-    with pytest.raises(ValueError, match="identity config"):
+    with pytest.raises(ValueError, match="identity model"):
         OVERRIDES.append("MODEL.AA.P6=True")
         try:
             run(killed, resume=True)
