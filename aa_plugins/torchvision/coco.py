@@ -14,6 +14,8 @@ from pycocotools.coco import COCO
 from torch.utils.data import Dataset
 from torchvision.io import ImageReadMode, decode_image
 
+from aa_plugins.evaluation.bad_images import BadImage
+
 
 class CocoImages(Dataset):
     """Images and instances of an annotation file; labels are its category ids.
@@ -41,31 +43,52 @@ class CocoImages(Dataset):
             raise ValueError(f"{annotations} isn't in COCO's format ({error!r})") from error
         if not self.ids:
             raise ValueError(f"{annotations} lists no image")
+        if not known:
+            raise ValueError(f"{annotations} lists no category: add those of the detector")
         unknown = sorted({row["category_id"] for row in used} - known)
         if unknown:
             raise ValueError(f"{annotations}: category_id {unknown[0]} isn't in its categories")
         self.num_classes = max(known) + 1
+        self.files = [self.images / self.coco.imgs[i]["file_name"] for i in self.ids]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
-        """An image (3, H, W) in [0, 1], and what is in it in pixels of the image."""
-        row = self.coco.imgs[self.ids[index]]
-        path = self.images / row["file_name"]
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any] | None]:
+        """An image (3, H, W) in [0, 1], and what is in it in pixels of the image.
+
+        None where the file has no annotations at all; without `masks` where an annotation of the
+        image is a box alone.
+
+        Raises:
+            OSError: where the image can't be read.
+            BadImage: where it has another size than its annotations say.
+        """
+        row, path = self.coco.imgs[self.ids[index]], self.files[index]
         try:
-            image = decode_image(str(path), ImageReadMode.RGB).float() / 255
+            image = decode_image(str(path), ImageReadMode.RGB, apply_exif_orientation=True)
         except RuntimeError as error:
             raise OSError(f"{path} can't be read ({error}): replace the file") from error
-        rows = self.coco.imgToAnns[row["id"]]
-        rows = [r for r in rows if min(r["bbox"][2:]) > 0]
-        masks = [self.coco.annToMask(r).astype(bool) for r in rows]
+        size = tuple(image.shape[-2:])
+        if size != (row["height"], row["width"]):
+            raise BadImage(
+                row["id"],
+                f"{path} is {size[0]}x{size[1]}, its annotations say {row['height']}x"
+                f"{row['width']}: give annotations of its size (after EXIF rotation)",
+            )
+        image = image.float() / 255
+        if "annotations" not in self.coco.dataset:
+            return image, None
+        rows = [r for r in self.coco.imgToAnns[row["id"]] if min(r["bbox"][2:]) > 0]
         boxes = np.array([r["bbox"] for r in rows], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        return image, {
+        truth = {
             "image_id": row["id"],
             "labels": torch.tensor([r["category_id"] for r in rows], dtype=torch.int64),
             "boxes": torch.from_numpy(boxes),
-            "masks": torch.from_numpy(np.array(masks, np.uint8).reshape(-1, *image.shape[-2:])),
             "crowd": torch.tensor([bool(r.get("iscrowd", 0)) for r in rows], dtype=torch.bool),
         }
+        if all(r.get("segmentation") for r in rows):
+            masks = np.array([self.coco.annToMask(r).astype(bool) for r in rows], np.uint8)
+            truth["masks"] = torch.from_numpy(masks.reshape(-1, *size))
+        return image, truth

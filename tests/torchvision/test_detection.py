@@ -13,7 +13,7 @@ from aa_plugins.evaluation.instance import summarise
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.layers import filters_of
 from aa_plugins.torchvision import CocoImages, build_detector, evaluate, protocol_of, train
-from aa_plugins.torchvision.detection import measure
+from aa_plugins.torchvision.detection import check, measure
 
 FEW = Protocol(stride=64, shifts=((1, 0),), controls=False)
 SMALL = {
@@ -49,7 +49,7 @@ def test_filters_of_a_detector_train(detector):
 def test_a_detector_is_measured_and_the_run_resumes(detector, data, tmp_path):
     model, _ = detector
     torch.save(model.state_dict(), tmp_path / "weights.pth")
-    options = ["annotations=instances_val.json", "images=val", "min_size=96"]
+    options = ["annotations=instances_val.json", "images=val", "min_size=96", "filter=adaptive"]
     config = "torchvision:maskrcnn_resnet50_fpn"
     assert protocol_of(config) == {"stride": 64}
 
@@ -113,6 +113,151 @@ def test_a_truncated_image_is_named(copy):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(OSError, match=f"{path.name} can't be read"):
         opened(folder, annotations)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [
+        ("maskrcnn_resnet50_fpn", 64),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", 64),
+        ("keypointrcnn_resnet50_fpn", 64),
+        ("retinanet_resnet50_fpn", 128),
+        ("fcos_resnet50_fpn", 128),
+        ("ssd300_vgg16", 64),
+        ("ssdlite320_mobilenet_v3_large", 512),
+    ],
+)
+def test_the_stride_is_measured_on_the_network(name, stride):
+    # SSDLite's last map is the sixth of a power of two from 16: one pixel of 320, 32 of 16384.
+    assert protocol_of(f"torchvision:{name}") == {"stride": stride}
+    assert protocol_of(f"torchvision:{name}", ["filter=none"]) == {"stride": stride}
+
+
+@pytest.mark.parametrize(
+    "name", ["retinanet_resnet50_fpn", "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"]
+)
+def test_detectors_without_masks_are_measured_at_the_size_of_the_view(name, data, tmp_path):
+    model = build_detector(name, 8, {"filter": "blur"}, score_thresh=0.0, detections_per_img=5)
+    sizes = set()
+    model.backbone.register_forward_pre_hook(lambda _, x: sizes.add(tuple(x[0].shape[-2:])))
+    dataset = CocoImages(data / "instances_val.json", data / "val")
+    protocol = Protocol(stride=64, shifts=((1, 0),), controls=False, crop=(192, 192))
+    records = measure(model, dataset, protocol, tmp_path)
+    assert len(records) == 2 and "box" in records[0] and "mask" not in records[0]
+    assert sizes == {(192, 192)}
+
+
+def state_of(name="fasterrcnn_mobilenet_v3_large_320_fpn", **fields):
+    torch.manual_seed(0)
+    return build_detector(name, 8, fields).state_dict()
+
+
+FASTER = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
+VAL = ["annotations=instances_val.json", "images=val"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "overrides", "untrained", "message"),
+    [
+        ("none", [], 0, "holds no filter: the detector is plain"),
+        ("none", ["filter=adaptive"], 4, "keep their start"),
+        ("adaptive", [], 0, "holds filters: filter=adaptive"),
+        ("none", ["filter=blur"], 0, ""),
+    ],
+)
+def test_what_is_measured_is_what_the_weights_are(
+    weights, overrides, untrained, message, data, tmp_path, caplog
+):
+    torch.save(state_of(filter=weights), tmp_path / "weights.pth")
+    protocol = Protocol(stride=64, shifts=((1, 0),), controls=False)
+    records = evaluate(
+        FASTER, tmp_path / "weights.pth", protocol, tmp_path, data, [*VAL, *overrides]
+    )
+    assert len(records) == 2 and message in caplog.text
+    header = json.loads((tmp_path / "records.0of1.jsonl").read_text().splitlines()[0])["header"]
+    assert bool(header["identity"]["untrained_filters"]) == bool(untrained)
+
+
+def test_a_protocol_of_another_stride_is_told_so(data, tmp_path, caplog):
+    torch.save(state_of(filter="none"), tmp_path / "weights.pth")
+    protocol = Protocol(stride=32, shifts=((1, 0),), controls=False)
+    evaluate(FASTER, tmp_path / "weights.pth", protocol, tmp_path, data, VAL)
+    assert "the protocol's stride is 32, but the network's total stride is 64" in caplog.text
+
+
+def test_a_head_that_is_not_finite_names_the_image(data, tmp_path):
+    model = build_detector(FASTER.removeprefix("torchvision:"), 8, {"filter": "none"})
+    with torch.no_grad():
+        model.rpn.head.cls_logits.weight.fill_(torch.inf)
+    dataset = CocoImages(data / "instances_val.json", data / "val")
+    protocol = Protocol(stride=64, shifts=((1, 0),), controls=False)
+    with pytest.raises(ValueError, match=r"image .*\.png: rpn.head.cls_logits gives values that"):
+        measure(model, dataset, protocol, tmp_path)
+
+
+def rotated(path):
+    image = Image.open(path)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(rotated, "96x144"), (cut_off, "can't be read"), (None, "too small")]
+)
+def test_one_bad_image_is_left_out_named_and_counted(spoil, reason, copy, tmp_path, caplog):
+    folder, annotations = copy
+    row = annotations["images"][0]
+    path = folder / "val" / row["file_name"]
+    if spoil:
+        spoil(path)
+    else:
+        Image.new("RGB", (300, 30)).save(path)
+        row.update(height=30, width=300)
+        annotations["annotations"] = [a for a in annotations["annotations"] if a["image_id"] == 2]
+    model = build_detector(FASTER.removeprefix("torchvision:"), 8, {"filter": "none"})
+    protocol = Protocol(stride=64, shifts=((1, 0),), controls=False, crop=(64, 64))
+    records = measure(model, opened(folder, annotations), protocol, tmp_path / "out")
+    assert [record["image_id"] for record in records] == [2]
+    assert path.name in caplog.text and reason in caplog.text
+    assert "1 of 2 images were left out" in caplog.text
+
+
+def test_images_without_annotations_or_of_boxes_alone_are_measured(copy, tmp_path):
+    folder, annotations = copy
+    model = build_detector(FASTER.removeprefix("torchvision:"), 8, {"filter": "none"})
+    protocol = Protocol(stride=64, shifts=((1, 0),), controls=False)
+    for annotation in annotations["annotations"]:
+        annotation.pop("segmentation")
+    records = measure(model, opened(folder, annotations), protocol, tmp_path / "boxes")
+    assert all(set(record["AP"]) == {"box"} for record in records)
+    annotations.pop("annotations")
+    records = measure(model, opened(folder, annotations), protocol, tmp_path / "none")
+    assert len(records) == 2 and not any("AP" in record for record in records)
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "message"),
+    [
+        ("torchvision:maskrcnn_resnet50_fpm", [], "did you mean maskrcnn_resnet50_fpn"),
+        ("torchvision:resnet50", [], "no detector 'resnet50'"),
+        (FASTER, ["min_size=0"], "min_size=0"),
+        (FASTER, ["filter=gauss"], "choose one of adaptive"),
+        (FASTER, ["groups=two"], "groups='two'"),
+        (FASTER, ["annotation=x"], "unknown option 'annotation=x'"),
+        ("torchvision:ssd300_vgg16", ["min_size=96", "filter=none"], "ssd300_vgg16 doesn't take"),
+        ("torchvision:ssd300_vgg16", ["filter=none"], "another architecture"),
+    ],
+)
+def test_wrong_inputs_are_named_in_a_line(config, overrides, message, data, tmp_path):
+    torch.save(state_of(filter="none"), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=message) as error:
+        check(config, tmp_path / "weights.pth", data, [*VAL, *overrides])
+    assert "\n" not in str(error.value)
 
 
 def test_images_of_crowds_alone_and_images_too_small(detector, copy, tmp_path, caplog):
