@@ -1,0 +1,1 @@
+"""Converted networks for the runtimes that people deploy, by standard operators alone."""
