@@ -40,13 +40,13 @@ def fault_of(image: str, labels: str | None) -> str | None:
             return f"{path}: there is no such {kind}"
         try:
             with Image.open(path) as opened:
-                whole = _ends(path, ENDS.get(opened.format, b""))
+                if not _ends(path, ENDS.get(opened.format, b"")):
+                    return f"{path} is cut off"
                 found, mode = opened.size, opened.mode
-                orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+                exif = opened.getexif() if "exif" in opened.info else {}
+                orientation = exif.get(ExifTags.Base.Orientation, 1)
         except Exception as error:  # a broken header raises all kinds
             return f"{path} can't be read as an image ({' '.join(str(error).split())})"
-        if not whole:
-            return f"{path} is cut off"
         if kind == "image":
             turned = orientation
             size = found[::-1] if turned in SIDEWAYS else found

@@ -2,8 +2,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
+from aa_plugins.checkpoints import read_checkpoint
 from aa_plugins.datasets import write_shapes
+from tests.mmseg.running import run
 
 if find_spec("mmseg"):  # its tests skip file by file otherwise
     from mmseg.utils import register_all_modules
@@ -41,3 +44,23 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = ROOT / "configs/mmseg/deeplabv3plus_r18_shapes_adaptive.py"
     path.write_text(TINY.format(base=base))
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_config, shapes, tmp_path_factory):
+    """The tiny recipe trained and tested: its folder and its metrics."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, run(tiny_config, shapes, folder)
+
+
+@pytest.fixture(scope="session")
+def tested(trained, tiny_config, shapes, tmp_path_factory):
+    """Weights whose predictions aren't constant, and what a test run says of them."""
+    folder = tmp_path_factory.mktemp("tested")
+    state = read_checkpoint(trained[0] / "iter_4.pth")["state_dict"]
+    torch.manual_seed(0)
+    state["decode_head.conv_seg.weight"].normal_()
+    state["decode_head.conv_seg.bias"].zero_()
+    torch.save(state, folder / "weights.pth")
+    metrics = run(tiny_config, shapes, folder, eval_only=True, weights=folder / "weights.pth")
+    return folder, metrics

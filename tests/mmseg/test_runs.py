@@ -1,11 +1,8 @@
-import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -27,56 +24,7 @@ from aa_plugins.mmseg.evaluate import (
     size_of,
 )
 from aa_plugins.mmseg.runs import load_config
-from aa_plugins.mmseg.train import main
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(config, shapes, work_dir, **changes):
-    """What tools/train_net.py runs, in this process."""
-    options = {
-        "config_file": str(config),
-        "data_root": str(shapes),
-        "work_dir": str(work_dir),
-        "cfg_options": [],
-        "weights": None,
-        "resume": False,
-        "eval_only": False,
-        "amp": False,
-        "launcher": "none",
-        "local_rank": 0,
-        **changes,
-    }
-    return main(argparse.Namespace(**options))
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_config, shapes, tmp_path_factory):
-    """The tiny recipe trained and tested: its folder and its metrics."""
-    folder = tmp_path_factory.mktemp("trained")
-    return folder, run(tiny_config, shapes, folder)
-
-
-@pytest.fixture(scope="module")
-def tested(trained, tiny_config, shapes, tmp_path_factory):
-    """Weights whose predictions aren't constant, and what a test run says of them."""
-    folder = tmp_path_factory.mktemp("tested")
-    state = read_checkpoint(trained[0] / "iter_4.pth")["state_dict"]
-    torch.manual_seed(0)
-    state["decode_head.conv_seg.weight"].normal_()
-    state["decode_head.conv_seg.bias"].zero_()
-    torch.save(state, folder / "weights.pth")
-    metrics = run(tiny_config, shapes, folder, eval_only=True, weights=folder / "weights.pth")
-    return folder, metrics
-
-
-def summary_of(folder):
-    return json.loads((folder / "shift_consistency/summary.json").read_text())
-
-
-def environment():
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+from tests.mmseg.running import ROOT, environment, run, summary_of
 
 
 def test_one_test_run_gives_accuracy_and_consistency(tested):
