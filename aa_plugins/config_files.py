@@ -28,7 +28,7 @@ def get_config_file(name: str) -> str:
     if not path.is_file():
         nearest = difflib.get_close_matches(name, list_config_files(), n=1, cutoff=0)
         raise FileNotFoundError(
-            f"no config {name}, neither a file nor one that comes with aa_plugins; the nearest "
+            f"no config file {name}, nor does one of that name come with aa_plugins; the nearest "
             f"name is {nearest[0]}, aa_plugins.list_config_files() lists all"
         )
     return str(path)

@@ -43,5 +43,5 @@ def test_a_config_of_detectron2_inherits_with_its_own_bases(tmp_path):
     mine, theirs = (load_yaml(str(p)) for p in (tmp_path / "mine.yaml", CONFIGS / DETECTOR))
     assert mine.SOLVER.MAX_ITER == 7 and mine.MODEL == theirs.MODEL
     (tmp_path / "wrong.yaml").write_text('_BASE_: "aa_plugins::detectron2/none.yaml"\n')
-    with pytest.raises(FileNotFoundError, match="no config detectron2/none.yaml"):
+    with pytest.raises(FileNotFoundError, match="no config file detectron2/none.yaml"):
         load_yaml(str(tmp_path / "wrong.yaml"))

@@ -79,7 +79,7 @@ class ShiftedInference(nn.Module):
             views = plan.views[start : start + self.view_batch]
             inputs = [{**known, "image": extract(image["image"], view), **size} for view in views]
             for output in self.model(inputs):
-                yield _prediction(output["instances"])
+                yield prediction(output["instances"])
 
 
 class ShiftConsistencyEvaluator(DatasetEvaluator):
@@ -228,7 +228,7 @@ def _file(image: dict[str, Any]) -> str:
     return str(image.get("file_name", "its file"))
 
 
-def _prediction(instances: Instances) -> dict[str, Any]:
+def prediction(instances: Instances) -> dict[str, Any]:
     masks = instances.pred_masks.cpu().numpy() if instances.has("pred_masks") else None
     return {
         "scores": instances.scores,

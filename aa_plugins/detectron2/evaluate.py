@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ from aa_plugins.diagnostics.finite import finite
 from aa_plugins.evaluation.identity import dataset_ids, run_identity
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import read_records
-from aa_plugins.hosts import DETECTRON2_YAML, host_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ def protocol_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[
     Args:
         overrides: KEY=VALUE.
     """
-    return {"stride": total_stride(_model_of(*_load(config_file, overrides)))}
+    return {"stride": total_stride(build_detector(config_file, overrides))}
 
 
 def check(
@@ -88,13 +87,29 @@ def check(
     _classes(_task(*_load(config_file, overrides)).model)
 
 
+def build_detector(config_file: str | Path, overrides: Sequence[str] = ()) -> nn.Module:
+    """The network of a config, untrained."""
+    return _model_of(*_load(config_file, overrides))
+
+
+def test_images(
+    config_file: str | Path, data_root: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """What the network of a config gets of each image of its test set."""
+    if data_root is not None:
+        use_data_root(data_root)
+    task = _task(*_load(config_file, overrides))
+    for row in task.dataset:
+        yield {**row, **task.mapper(copy.deepcopy(row))}
+
+
 def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Parameters of a config's network, and multiply-accumulates of its backbone at 224×224.
 
     Args:
         overrides: KEY=VALUE.
     """
-    model = _model_of(*_load(config_file, overrides)).eval()
+    model = build_detector(config_file, overrides).eval()
     with torch.no_grad(), count_macs(model.backbone) as macs:
         model.backbone(torch.zeros(1, 3, 224, 224, device=model.device))
     parameters = sum(p.numel() for p in model.parameters())
@@ -217,7 +232,7 @@ def _described(row: dict[str, Any]) -> dict[str, Any]:
 
 def _load(config_file: str | Path, overrides: Sequence[str]) -> tuple[Any, bool]:
     """The config, and whether it is a yaml file."""
-    if host_of(config_file) != DETECTRON2_YAML:
+    if Path(config_file).suffix == ".py":
         return load_lazy(str(config_file), list(overrides)), False
     return load_yaml(str(config_file), pairs_of(overrides)), True
 

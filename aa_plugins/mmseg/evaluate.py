@@ -49,7 +49,7 @@ def protocol_of(config_file: str | Path) -> dict[str, Any]:
     """
     cfg = read_config(config_file)
     fields = dict((metric_of(cfg) or {}).get("protocol") or {})
-    return {**fields, "stride": protocol_for(_build(cfg), fields).stride}
+    return {**fields, "stride": protocol_for(build_segmentor(cfg), fields).stride}
 
 
 def check_inputs(
@@ -64,12 +64,12 @@ def check_inputs(
         ValueError, OSError: in one line, for what is wrong.
     """
     cfg = load_config(config_file, "out/mmengine", overrides, data_root)
-    load_plain_or_converted(_build(cfg), weights)
+    load_plain_or_converted(build_segmentor(cfg), weights)
     with config_faults(config_file):
         DATASETS.build(cfg.test_dataloader.dataset)
 
 
-def _build(cfg: Config) -> nn.Module:
+def build_segmentor(cfg: Config) -> nn.Module:
     """The network of a config, untrained, in eval mode."""
     init_default_scope("mmseg")
     without_downloads(cfg.model)
@@ -85,7 +85,7 @@ def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str,
     """
     cfg = read_config(config_file, overrides)
     height, width = cfg.model.data_preprocessor.size
-    model = _build(cfg)
+    model = build_segmentor(cfg)
     with torch.no_grad(), count_macs(model) as macs:
         model(torch.zeros(1, 3, height, width), mode="tensor")
     parameters = sum(p.numel() for p in model.parameters())
@@ -105,7 +105,7 @@ def filters_at_work(
         overrides: KEY=VALUE.
     """
     cfg = load_config(config_file, "out/mmengine", overrides, data_root)
-    model = _build(cfg)
+    model = build_segmentor(cfg)
     load_plain_or_converted(model, weights)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     with watch(model) as found:
@@ -192,7 +192,7 @@ def predict_pair(
     """
     cfg = load_config(config_file, "out/mmengine", data_root=data_root)
     cfg.test_dataloader.dataset.pipeline = _labels_at_input(cfg.test_dataloader.dataset.pipeline)
-    model = _build(cfg)
+    model = build_segmentor(cfg)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     load_plain_or_converted(model, weights)
     sample = dataset[index]

@@ -116,12 +116,16 @@ def predict_views(
     for start in range(0, len(plan.views), view_batch):
         views = plan.views[start : start + view_batch]
         batch = torch.stack([extract(pixels, view) for view in views])
-        logits = model.inference(batch, _metas(batch))
-        if logits.shape[1] > 1:
-            yield from logits.softmax(1)
-        else:
-            require_finite(logits, plan.image_id)
-            yield from (logits[:, 0].sigmoid() > model.decode_head.threshold).long()
+        yield from predict_batch(model, batch, plan.image_id)
+
+
+def predict_batch(model: nn.Module, batch: torch.Tensor, image_id: str | int = "") -> torch.Tensor:
+    """Of views (V, 3, h, w) of a network's input: class probabilities (V, C, h, w), or labels."""
+    logits = model.inference(batch, _metas(batch))
+    if logits.shape[1] > 1:
+        return logits.softmax(1)
+    require_finite(logits, image_id)
+    return (logits[:, 0].sigmoid() > model.decode_head.threshold).long()
 
 
 def conversion_of(model: nn.Module) -> str:

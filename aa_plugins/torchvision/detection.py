@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import yaml
 from torch import nn
 from torchvision.models import detection, get_model, list_models
@@ -19,16 +17,16 @@ from tqdm import tqdm
 
 from aa_plugins.checkpoints import read_checkpoint, weights_in
 from aa_plugins.config import AAConfig, check_positive_int
+from aa_plugins.datasets.coco import CocoImages
 from aa_plugins.diagnostics.finite import finite
 from aa_plugins.evaluation.bad_images import LeftOut
 from aa_plugins.evaluation.identity import run_identity
 from aa_plugins.evaluation.instance import InstanceConsistency
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter, read_records
-from aa_plugins.evaluation.stride import total_stride
 from aa_plugins.evaluation.views import ViewPlan, extract
+from aa_plugins.hosts.detector import at_input, predict, stride_of
 from aa_plugins.surgery import antialias, load_plain_or_converted
-from aa_plugins.torchvision.coco import CocoImages
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +101,6 @@ def protocol_of(config: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {"stride": stride_of(build_detector(config.removeprefix(PREFIX), 2, fields, **size))}
 
 
-def stride_of(model: nn.Module) -> int:
-    """S of a detector, all maps of whose backbone are read; nothing is computed."""
-    return total_stride(copy.deepcopy(model.backbone).to("meta"), size=1024)
-
-
 def check(
     config: str,
     weights: str | Path,
@@ -163,14 +156,29 @@ def evaluate(
     return measure(model, dataset, protocol, folder, identity, resume)
 
 
+def images_of(data_root: str | Path | None = None, overrides: Sequence[str] = ()) -> CocoImages:
+    """The images that `annotations` and `images` of the overrides name."""
+    paths, root = _parsed(overrides)[0], Path(data_root or ".")
+    return CocoImages(root / paths["annotations"], root / paths["images"])
+
+
+def load_detector(
+    config: str,
+    weights: str | Path,
+    data_root: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> nn.Module:
+    """The detector with its weights, in eval mode; arguments as of `evaluate`."""
+    return _prepared(config, weights, data_root, overrides)[0].eval()
+
+
 def _prepared(
     config: str, weights: str | Path, data_root: str | Path | None, overrides: Sequence[str]
 ) -> tuple[nn.Module, CocoImages, list[str]]:
     """The detector with its weights, the images, and the filters that keep their start."""
-    paths, fields, size = _parsed(overrides)
+    _, fields, size = _parsed(overrides)
     state = weights_in(read_checkpoint(weights), (), weights)
-    root = Path(data_root or ".")
-    dataset = CocoImages(root / paths["annotations"], root / paths["images"])
+    dataset = images_of(data_root, overrides)
     if "filter" not in fields:
         held = any(marker in key for key in state for marker in MARKERS)
         fields["filter"] = AAConfig().filter if held else "none"
@@ -220,7 +228,8 @@ def measure(
             )
             if sample is not None:
                 pixels, truth, plan = sample
-                writer.append(scorer.score(plan, _predictions(model, pixels, plan), truth))
+                views = (predict(model, extract(pixels, view)) for view in plan.views)
+                writer.append(scorer.score(plan, views, truth))
     left_out.require_some(len(dataset))
     if left_out.reasons:
         logger.warning(f"{len(left_out.reasons)} of {len(dataset)} images were left out")
@@ -230,40 +239,8 @@ def measure(
 def _sample(
     model: nn.Module, dataset: CocoImages, protocol: Protocol, index: int
 ) -> tuple[torch.Tensor, dict[str, Any] | None, ViewPlan]:
-    pixels, truth = _at_input(model, *dataset[index])
+    pixels, truth = at_input(model, *dataset[index])
     return pixels, truth, protocol.plan(*pixels.shape[-2:], dataset.ids[index])
-
-
-@torch.no_grad()
-def _predictions(model: nn.Module, pixels: torch.Tensor, plan: ViewPlan) -> Iterator[dict]:
-    """What the model says of each view, which it must not resize again."""
-    transform = model.transform
-    resize = transform.min_size, transform.max_size, transform.fixed_size
-    short, long = sorted((plan.crop.height, plan.crop.width))
-    for view in plan.views:
-        transform.min_size, transform.max_size, transform.fixed_size = (short,), long, None
-        try:
-            (found,) = model([extract(pixels, view)])
-        finally:
-            transform.min_size, transform.max_size, transform.fixed_size = resize
-        masks = found["masks"][:, 0] > 0.5 if "masks" in found else None
-        yield {**found, "masks": masks}
-
-
-def _at_input(
-    model: nn.Module, image: torch.Tensor, truth: dict[str, Any] | None
-) -> tuple[torch.Tensor, dict[str, Any] | None]:
-    """The image as the network gets it, and its ground truth in the same pixels."""
-    pixels, _ = model.eval().transform.resize(image, None)
-    if truth is None:
-        return pixels, None
-    size = pixels.shape[-2:]
-    scale = torch.tensor([new / old for new, old in zip(size[::-1], image.shape[:0:-1])] * 2)
-    truth = {**truth, "boxes": truth["boxes"] * scale}
-    if "masks" in truth:  # objects as a batch, which may be empty, unlike channels
-        masks = truth["masks"][:, None].float()
-        truth["masks"] = (F.interpolate(masks, size, mode="nearest-exact")[:, 0] > 0.5).numpy()
-    return pixels, truth
 
 
 def _parsed(overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Any], dict[str, int]]:

@@ -31,10 +31,10 @@ def test_benchmark_without_a_gpu():
     ("arguments", "status", "message"),
     [
         ("resnet18 --aa filtre=blur", 1, "unknown AAConfig field 'filtre': known are filter"),
-        ("resnet18 --aa blur", 1, "--aa blur: write FIELD=VALUE"),
-        ("aa_resnet18", 2, "aa_resnet18: name the plain model, resnet18"),
+        ("resnet18 --aa blur", 1, "--aa blur: write KEY=VALUE"),
+        ("aa_resnet18 --aa filter=blur", 1, "timm:aa_resnet18 is converted already: leave --aa"),
         ("vit_tiny_patch16_224", 1, "patch embedding"),
-        ("resnet_18", 2, "timm has no model 'resnet_18'"),
+        ("resnet_18", 1, "timm has no model 'resnet_18'"),
     ],
 )
 def test_inspect_model(arguments, status, message):

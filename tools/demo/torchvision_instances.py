@@ -10,9 +10,9 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
+from aa_plugins.datasets.coco import CocoImages
 from aa_plugins.evaluation.protocol import Protocol, grid_shifts
 from aa_plugins.surgery import antialias
-from aa_plugins.torchvision.coco import CocoImages
 from aa_plugins.torchvision.detection import measure, train
 
 FILTERS = {"baseline": "none", "blur": "blur", "adaptive": "adaptive"}

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from aa_plugins.evaluation.records import read_records, record_files
-from aa_plugins.hosts import MMSEGMENTATION, host_of
+from aa_plugins.hosts import Host, host_of
 from aa_plugins.report.page import write_json
 from experiments.plan import Run
 from experiments.results import TASKS
@@ -44,7 +44,7 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
     """
     work = work_root / run.experiment.name / run.name
     work.mkdir(parents=True, exist_ok=True)
-    mmseg = host_of(ROOT / run.experiment.config) == MMSEGMENTATION
+    mmseg = host_of(ROOT / run.experiment.config) is Host.MMSEGMENTATION
     data = data_root / run.experiment.data
     overrides = mmseg_overrides(run) if mmseg else detectron2_overrides(run, work)
     train = [ROOT / "tools/train_net.py", "--config-file", ROOT / run.experiment.config]
@@ -76,7 +76,7 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
 def inspect(run: Run, work: Path, data: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """`size` of a run's network, and what its `filters` do, by the host that builds it."""
     config = ROOT / run.experiment.config
-    if host_of(config) == MMSEGMENTATION:
+    if host_of(config) is Host.MMSEGMENTATION:
         from aa_plugins.mmseg import evaluate as host
     else:
         from aa_plugins.detectron2 import evaluate as host

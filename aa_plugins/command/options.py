@@ -1,0 +1,68 @@
+"""Options that several subcommands have, so that they are called and explained alike."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aa_plugins.config import AAConfig
+
+NETWORK = "a config, timm:NAME, torchvision:NAME or MODULE:FUNCTION"
+
+
+def add_aa(parser: argparse.ArgumentParser) -> None:
+    """`--aa FIELD=VALUE`, read by `aa_config`."""
+    parser.add_argument(
+        "--aa",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fields of AAConfig, such as filter=blur kernel_size=5 stem=True",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--out DIR`, where everything goes that a subcommand writes."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(default),
+        metavar="DIR",
+        help="results; %(default)s by default",
+    )
+
+
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """`--resume`, to go on after an interruption."""
+    parser.add_argument("--resume", action="store_true", help="go on where --out stopped")
+
+
+def assignments(option: str, given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE as a mapping, values read as YAML.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ValueError(f"{option} {text}: write KEY=VALUE, such as filter=blur")
+        values[key] = yaml.safe_load(value)
+    return values
+
+
+def aa_config(given: Sequence[str]) -> AAConfig:
+    """The AAConfig that `--aa` describes.
+
+    Raises:
+        ValueError: for an unknown field or a value that doesn't fit.
+    """
+    from aa_plugins.config import AAConfig
+
+    return AAConfig.from_dict(assignments("--aa", given))

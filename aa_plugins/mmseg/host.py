@@ -1,0 +1,88 @@
+"""Configs of MMSegmentation as networks, tested on the config's own test set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+from torch import nn
+
+import aa_plugins.mmseg  # noqa: F401  only registration
+from aa_plugins.evaluation import Protocol
+from aa_plugins.hosts import config_path
+from aa_plugins.hosts.interface import Network, Record, Request
+from aa_plugins.mmseg import evaluate
+from aa_plugins.mmseg.runs import load_config, read_config
+from aa_plugins.mmseg.segmentors import network_input, predict_batch, stride_of
+from aa_plugins.surgery import load_plain_or_converted
+
+
+class Segmentor(Network):
+    """The segmentor of a config, built when it is first asked for."""
+
+    task = "semantic"
+
+    def __init__(self, request: Request) -> None:
+        request.refuse_all_but_configs()
+        self.config, self.request = config_path(request.network), request
+        self.name, self.weights = self.config.stem, request.weights
+        if request.weights is not None:
+            evaluate.check_inputs(
+                self.config, request.weights, request.data_root, request.overrides
+            )
+
+    @cached_property
+    def model(self) -> nn.Module:
+        model = evaluate.build_segmentor(self._cfg)
+        if self.request.weights is not None:
+            load_plain_or_converted(model, self.request.weights)
+        return model.to(self.request.device)
+
+    @cached_property
+    def stride(self) -> int:
+        return stride_of(self.model)
+
+    def protocol(self) -> dict[str, Any]:
+        return evaluate.protocol_of(self.config)
+
+    def example(self) -> torch.Tensor:
+        size = self._cfg.model.data_preprocessor.get("size") or (512, 512)
+        return torch.zeros(1, 3, *size, device=self.request.device)
+
+    def inputs(self) -> Iterator[tuple[str | int, torch.Tensor]]:
+        request = self.request
+        cfg = load_config(self.config, "out/mmengine", request.overrides, request.data_root)
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            path = dataset.get_data_info(index)["img_path"]
+            yield path, network_input(self.model, sample["inputs"])
+
+    @torch.no_grad()
+    def predict(self, views: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        for view in views:
+            yield predict_batch(self.model, view[None].to(self.request.device))[0]
+
+    def measure(
+        self, protocol: Protocol, folder: str | Path, resume: bool = False, processes: int = 1
+    ) -> list[Record]:
+        if processes > 1:
+            raise ValueError(f"{processes} processes: {self.name} is measured in one")
+        if self.weights is None:
+            raise ValueError(f"{self.request.network} has no weights to measure: name them")
+        options = (self.request.data_root, self.request.overrides, resume)
+        return evaluate.evaluate(self.config, self.weights, protocol, folder, *options)
+
+    @cached_property
+    def _cfg(self) -> Config:
+        return read_config(self.config, self.request.overrides)
+
+
+def load(request: Request) -> Segmentor:
+    """The segmentor of a config; with data, what is wrong with its inputs is found now."""
+    return Segmentor(request)

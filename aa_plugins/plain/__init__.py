@@ -1,0 +1,1 @@
+"""Networks of plain torch: whatever a function returns."""
