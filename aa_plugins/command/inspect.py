@@ -40,10 +40,21 @@ def run(args: argparse.Namespace) -> None:
     if args.size:
         options["size"] = tuple(args.size)
     network = load_network(args.network, **options)
-    reports = [m.aa_report for m in network.model.modules() if hasattr(m, "aa_report")]
-    if reports and args.aa:
+    found = filters(network)
+    if found and args.aa:
         raise ValueError(f"{args.network} is converted already: leave --aa out")
-    print("\n".join(map(str, reports)) if reports else conversion(network, config))
+    print(found or conversion(network, config))
+
+
+def filters(network: Network) -> str:
+    """What a network that is converted already was converted to; empty for a plain one."""
+    from aa_plugins.layers import BlurPool2d, PredictedFilter
+
+    named = list(network.model.named_modules())
+    if reports := [str(m.aa_report) for _, m in named if hasattr(m, "aa_report")]:
+        return "\n".join(reports)
+    kinds = (BlurPool2d, PredictedFilter)
+    return "\n".join(f"{name}: {module}" for name, module in named if isinstance(module, kinds))
 
 
 def conversion(network: Network, config: AAConfig) -> str:
