@@ -78,11 +78,7 @@ def config_path(name: str | Path) -> Path:
 
 
 def _is_mmengines(path: Path) -> bool:
-    try:
-        body = ast.parse(path.read_text()).body
-    except SyntaxError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
-    for node in body:
+    for node in _parsed(path).body:
         if isinstance(node, ast.With):
             if any(_calls(item.context_expr, "read_base") for item in node.items):
                 return True
@@ -93,8 +89,18 @@ def _is_mmengines(path: Path) -> bool:
     return False
 
 
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as error:
+        place = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
+        message = getattr(error, "msg", error)
+        raise ValueError(f"{path}{place} isn't Python ({message}): correct the config") from None
+
+
 def _calls(value: ast.expr, name: str) -> bool:
-    return isinstance(value, ast.Call) and getattr(value.func, "id", None) == name
+    function = getattr(value, "func", None)
+    return name in (getattr(function, "id", None), getattr(function, "attr", None))
 
 
 def _has_type(value: ast.expr) -> bool:
