@@ -120,6 +120,10 @@ class AAConfig:
         """An AAConfig from itself, from a mapping of its fields, or the default from None."""
         if isinstance(value, cls):
             return value
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(
+                f'aa={value!r} is neither an AAConfig nor its fields: e.g. dict(filter="blur")'
+            )
         return cls.from_dict(value or {})
 
 

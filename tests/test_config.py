@@ -75,3 +75,8 @@ def test_errors_name_value_and_remedy(values, message):
 
 def test_joint_normalisation_goes_with_the_published_start():
     assert AAConfig(normalize="joint", init="paper").normalize == "joint"
+
+
+def test_a_name_alone_is_no_configuration():
+    with pytest.raises(ValueError, match="aa='blur' is neither an AAConfig nor its fields"):
+        AAConfig.of("blur")
