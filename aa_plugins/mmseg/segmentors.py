@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,25 +53,29 @@ def check_segmentor(model: nn.Module, classes: int | None = None) -> None:
 def stride_of(model: nn.Module) -> int:
     """S of a segmentor: the largest stride of a map that its prediction depends on, at least 2.
 
+    Measured on a copy without values, on which nothing is computed; where that doesn't run, as
+    with a forward pass that looks at values, on the network itself.
+
     Raises:
         ValueError: where it can't be measured.
     """
-
-    def run(image: torch.Tensor) -> Any:
-        return model.encode_decode(image, _metas(image))
-
-    try:
-        with _without_checkpointing(model):
-            return max(2, total_stride(model, run))
-    except ValueError:
-        raise
-    except Exception as error:  # a network of one fixed size, which fails in its own way
-        line = " ".join(str(error).split())[:150]
-        raise ValueError(
-            f"{type(model).__name__} doesn't run on 128×128 and 256×256 pixels, by which its total "
-            f"stride is measured ({type(error).__name__}: {line}): state it, such as "
-            "protocol=dict(stride=32)"
-        ) from error
+    with _without_checkpointing(model):
+        try:
+            twin = _without_values(model)
+            return max(2, total_stride(twin, partial(_logits, twin), size=1024))
+        except Exception:  # of many kinds: what can't do without values fails in its own way
+            pass
+        try:
+            return max(2, total_stride(model, partial(_logits, model)))
+        except ValueError:
+            raise
+        except Exception as error:  # a network of one fixed size, which fails in its own way
+            line = " ".join(str(error).split())[:150]
+            raise ValueError(
+                f"{type(model).__name__} doesn't run on 128×128 and 256×256 pixels, by which its "
+                f"total stride is measured ({type(error).__name__}: {line}): state it, such as "
+                "protocol=dict(stride=32)"
+            ) from error
 
 
 def protocol_for(model: nn.Module, fields: Mapping[str, Any]) -> Protocol:
@@ -146,6 +152,20 @@ def conversion_of(model: nn.Module) -> str:
         f"({report.config.filter}), {len(report.skipped)} reductions left alone"
         for name, report in filtered.items()
     )
+
+
+def _logits(model: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    return model.encode_decode(image, _metas(image))
+
+
+def _without_values(model: nn.Module) -> nn.Module:
+    """A copy whose tensors have shapes alone."""
+    tensors = [*model.parameters(), *model.buffers()]
+    shapes = {}
+    for tensor in tensors:
+        shape = tensor.detach().to("meta")
+        shapes[id(tensor)] = nn.Parameter(shape) if isinstance(tensor, nn.Parameter) else shape
+    return copy.deepcopy(model, shapes)
 
 
 def _metas(batch: torch.Tensor) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
 
+import mmseg
 import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
@@ -62,6 +63,38 @@ def test_a_unet_is_measured_at_its_bottleneck():
         )
     )
     assert stride_of(model) == 16
+
+
+@pytest.mark.parametrize(
+    "name, stride",
+    [
+        ("segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py", 32),
+        # Its context pools by 8 at stride 64.
+        ("ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py", 512),
+    ],
+)
+def test_strides_of_the_hosts_own_configs(name, stride):
+    assert stride_of(build(Path(mmseg.__file__).parent / ".mim/configs" / name)) == stride
+
+
+def test_a_network_that_looks_at_values_is_measured_on_itself(tiny_config):
+    model = build(tiny_config)
+    extract_feat = model.extract_feat
+
+    def looking(x):
+        assert float(x.sum()) == 0
+        return extract_feat(x)
+
+    model.extract_feat = looking
+    assert stride_of(model) == 16
+
+
+def test_a_network_of_one_size_is_told_to_state_its_stride(tiny_config):
+    model = build(tiny_config)
+    model.backbone.register_forward_pre_hook(lambda _, args: args[0] + torch.zeros(1, 1, 96, 96))
+    with pytest.raises(ValueError, match=r"128×128.*protocol=dict\(stride=32\)"):
+        stride_of(model)
+    assert protocol_for(model, {"stride": 32}).stride == 32
 
 
 def test_a_stated_stride_is_checked(tiny_config):

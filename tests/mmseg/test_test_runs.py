@@ -5,12 +5,12 @@ import math
 import shutil
 from pathlib import Path
 
-import mmseg
 import numpy as np
 import pytest
 
 pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
 
+import mmseg
 import torch
 from mmengine.config import Config
 from mmengine.hooks import LoggerHook
