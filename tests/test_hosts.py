@@ -26,6 +26,8 @@ def test_configs_of_detectron2():
         ('model = dict(type="EncoderDecoder")', MMSEGMENTATION),
         ('model = {"type": "EncoderDecoder"}', MMSEGMENTATION),
         ('_base_ = ["a.py"]', MMSEGMENTATION),
+        ("with config.read_base():\n    from .base import model", MMSEGMENTATION),
+        ("with open(path) as file:\n    model = L(X)(file)", DETECTRON2),
         ("model = L(GeneralizedRCNN)(backbone=1)", DETECTRON2),
         ('from .common import model\nmodel.type = "x"', DETECTRON2),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -81,6 +82,9 @@ class AATIMMBackbone(_StartsFilters, BaseModule):
         pretrained: load timm's weights (a download, unless cached).
         checkpoint_path: weights of the plain or of the anti-aliased model.
         **kwargs: passed on to timm.
+
+    Raises:
+        ValueError: where timm has no such model, or one that isn't converted.
     """
 
     def __init__(
@@ -95,8 +99,13 @@ class AATIMMBackbone(_StartsFilters, BaseModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg)
+        name = model_name.removeprefix("aa_")
+        if not timm.is_model(f"aa_{name}"):
+            close = get_close_matches(name.split(".")[0], timm.list_models(), n=1)
+            guess = f": did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"model_name={name!r} is no model of timm with an aa_ version{guess}")
         self.timm_model = timm.create_model(
-            f"aa_{model_name.removeprefix('aa_')}",
+            f"aa_{name}",
             pretrained=pretrained,
             checkpoint_path=checkpoint_path,
             in_chans=in_channels,

@@ -26,6 +26,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import nn
 
+from aa_plugins.config import check_positive_int
 from aa_plugins.evaluation.bad_images import BadImage, LeftOut
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter, read_records
@@ -77,6 +78,7 @@ class ShiftConsistencyMetric(BaseMetric):
         super().__init__(**kwargs)
         self.fields = dict(protocol or {})
         Protocol.from_dict(self.fields)  # a wrong field is told now, not after a training
+        check_positive_int("view_batch", view_batch)
         self.view_batch = view_batch
         self.ignore_index = ignore_index
         self.background = background

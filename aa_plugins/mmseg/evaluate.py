@@ -15,6 +15,7 @@ from mmseg.registry import DATASETS, MODELS
 from torch import nn
 from tqdm import tqdm
 
+from aa_plugins.config import check_positive_int
 from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.diagnostics.filters import watch
 from aa_plugins.evaluation.protocol import Protocol
@@ -103,7 +104,9 @@ def filters_at_work(
 
     Args:
         overrides: KEY=VALUE.
+        images: how many.
     """
+    check_positive_int("images", images)
     cfg = load_config(config_file, "out/mmengine", overrides, data_root)
     model = build_segmentor(cfg)
     load_plain_or_converted(model, weights)
@@ -189,12 +192,17 @@ def predict_pair(
     Args:
         index: of the image in the test set.
         shift: (dy, dx) in pixels of the network's input.
+
+    Raises:
+        ValueError: for an index without an image, or a shift that the image leaves no room for.
     """
     cfg = load_config(config_file, "out/mmengine", data_root=data_root)
     cfg.test_dataloader.dataset.pipeline = _labels_at_input(cfg.test_dataloader.dataset.pipeline)
     model = build_segmentor(cfg)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     load_plain_or_converted(model, weights)
+    if not 0 <= index < len(dataset):
+        raise ValueError(f"no image {index} in the test set: give 0 to {len(dataset) - 1}")
     sample = dataset[index]
     pixels = network_input(model, sample["inputs"])
     protocol = Protocol(stride=stride_of(model), shifts=(shift,), controls=False)

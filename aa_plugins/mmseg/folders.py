@@ -10,6 +10,7 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from aa_plugins.config import as_patterns
 from aa_plugins.datasets import CLASSES
 
 IMAGE_SUFFIXES = (".jpg", ".png")
@@ -25,10 +26,11 @@ class FolderDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: where a folder is missing, holds no such image, or one has no labels.
+        ValueError: where two images have the same name, but for their suffix.
     """
 
-    def __init__(self, *args: Any, names: Sequence[str] = ("*",), **kwargs: Any) -> None:
-        self.names = tuple(names)
+    def __init__(self, *args: Any, names: str | Sequence[str] = ("*",), **kwargs: Any) -> None:
+        self.names = as_patterns("names", names)
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -45,8 +47,10 @@ class FolderDataset(BaseSegDataset):
         if not found:
             wanted = f"{' or '.join(IMAGE_SUFFIXES)} image named {' or '.join(self.names)}"
             raise FileNotFoundError(f"no {wanted} in {images}")
-        entries = []
+        entries, by_name = [], {}
         for image in found:
+            if (other := by_name.setdefault(image.stem, image)) != image:
+                raise ValueError(f"{other} and {image} share one label map: rename or remove one")
             label = labels / f"{image.stem}.png"
             if not label.is_file():
                 raise FileNotFoundError(f"{image} has no label map {label}")

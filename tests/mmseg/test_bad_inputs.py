@@ -11,11 +11,12 @@ pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup"
 
 import torch
 from mmengine.config import Config
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
+from PIL import Image
 
-from aa_plugins.mmseg.evaluate import protocol_of
+from aa_plugins.mmseg import ShiftConsistencyHook
+from aa_plugins.mmseg.evaluate import filters_at_work, predict_pair, protocol_of
 from aa_plugins.mmseg.runs import load_config, read_overrides
-from aa_plugins.mmseg.train import main as train
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_HOOK = "custom_hooks = []"
@@ -208,4 +209,25 @@ def test_the_api_says_the_same(tiny_config, shapes, tmp_path, plain_state):
     config.write_text("x = 1\n")
     with pytest.raises(ValueError, match="defines no model"):
         load_config(config)
-    assert callable(train)
+    torch.save(plain_state, tmp_path / "good.pth")
+    with pytest.raises(ValueError, match="no image 5 in the test set: give 0 to 4"):
+        predict_pair(tiny_config, tmp_path / "good.pth", 5, data_root=shapes)
+    with pytest.raises(ValueError, match="images=0"):
+        filters_at_work(tiny_config, tmp_path / "good.pth", shapes, images=0)
+    for options in ({"view_batch": 0}, {"protocol": {"kind": "gird"}}):
+        with pytest.raises(ValueError, match="view_batch=0|gird"):
+            ShiftConsistencyHook(**options)
+
+
+def test_models_of_timm_are_named():
+    with pytest.raises(ValueError, match="did you mean 'resnet50'"):
+        MODELS.build(dict(type="AATIMMBackbone", model_name="resnet5O"))
+
+
+def test_two_images_of_one_name_are_refused(shapes, tmp_path):
+    data = shutil.copytree(shapes, tmp_path / "data")
+    image = data / "images/val/000001.png"
+    Image.open(image).save(image.with_suffix(".jpg"))
+    prefix = dict(img_path="images/val", seg_map_path="labels/val")
+    with pytest.raises(ValueError, match="share one label map"):
+        DATASETS.build(dict(type="ShapesDataset", data_root=str(data), data_prefix=prefix))
