@@ -124,7 +124,9 @@ class ShiftConsistencyMetric(BaseMetric):
         folder = Path(self.out_dir or out_dir)
         identity = {**self.identity, "classes": self.num_classes}
         place = (get_rank(), get_world_size())
-        self.writer = RecordWriter(folder, self.protocol, identity, *place, resume=self.resume)
+        self.writer = RecordWriter(
+            folder, self.protocol, identity, *place, resume=self.resume, task="semantic"
+        )
         self.folder = folder
         self.left_out = LeftOut(self.writer)
         for image in bad if get_rank() == 0 else ():

@@ -42,13 +42,16 @@ TRAINING = (
 HOW = ("view_batch", "ignore_index", "background")
 
 
-def protocol_of(config_file: str | Path) -> dict[str, Any]:
+def protocol_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The fields of the protocol that a config asks for, at the total stride of its network.
+
+    Args:
+        overrides: KEY=VALUE.
 
     Raises:
         ValueError: where the config states another stride than its network has.
     """
-    cfg = read_config(config_file)
+    cfg = read_config(config_file, overrides)
     fields = dict((metric_of(cfg) or {}).get("protocol") or {})
     return {**fields, "stride": protocol_for(build_segmentor(cfg), fields).stride}
 

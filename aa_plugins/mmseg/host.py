@@ -48,7 +48,7 @@ class Segmentor(Network):
         return stride_of(self.model)
 
     def protocol(self) -> dict[str, Any]:
-        return evaluate.protocol_of(self.config)
+        return evaluate.protocol_of(self.config, self.request.overrides)
 
     def example(self) -> torch.Tensor:
         size = self._cfg.model.data_preprocessor.get("size") or (512, 512)

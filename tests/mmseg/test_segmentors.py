@@ -42,6 +42,11 @@ def test_the_ready_configs_are_measured_at_their_networks_stride(name):
     assert protocol_of(config)["stride"] == STRIDES[name]
 
 
+def test_overrides_change_the_stride(tiny_config):
+    dense = ["model.backbone.strides=(1,2,1,1)", "model.backbone.dilations=(1,1,2,4)"]
+    assert protocol_of(tiny_config, dense)["stride"] == 8
+
+
 def test_a_head_that_reads_a_finer_map_lowers_the_stride(tiny_config):
     finer = {"decode_head.in_index": 1, "decode_head.in_channels": 16}
     assert stride_of(build(tiny_config)) == 16
