@@ -19,24 +19,24 @@ from aa_plugins.evaluation.views import fourier_shift
 
 
 class Step(NamedTuple):
-    """Flicker at one subsampling, mean over images and both axes.
+    """Flicker at one subsampling, image by image, the mean of both axes.
 
     Attributes:
         name: of the module that subsamples.
         stride: pixels of the network's input between positions of the map it makes.
-        before: by shift, that of the map that is subsampled (without a filter's help).
-        after: by shift, that of the map that is left.
+        before: by shift, (N,) that of the map that is subsampled (without a filter's help).
+        after: by shift, (N,) that of the map that is left.
     """
 
     name: str
     stride: int
-    before: dict[int, float]
-    after: dict[int, float]
+    before: dict[int, torch.Tensor]
+    after: dict[int, torch.Tensor]
 
     @property
-    def brought_in(self) -> float:
-        """Mean over the shifts of what this step adds; negative where a filter takes away."""
-        return sum(self.after[d] - self.before[d] for d in self.after) / len(self.after)
+    def brought_in(self) -> torch.Tensor:
+        """(N,) what this step adds, mean over the shifts; negative where a filter takes away."""
+        return torch.stack([self.after[d] - self.before[d] for d in self.after]).mean(0)
 
 
 @torch.no_grad()
@@ -75,34 +75,22 @@ def flicker_by_step(
             f"images of {tuple(images.shape[-2:])} leave no crop of a multiple of {multiple} "
             f"pixels beside a shift of {room}: take larger images or shorter shifts"
         )
-    sums: dict[str, dict[int, torch.Tensor]] = {}
-    found: dict[str, tuple[Place, int]] = {}
-    for image in images.split(1):
+    found: dict[str, Step] = {}
+    for index, image in enumerate(images.split(1)):
         with _maps(model) as reference:
             run(image[..., :height, :width])
         for shift in shifts:
             for dy, dx in ((shift, 0), (0, shift)):
                 with _maps(model) as moved:
                     run(image[..., dy : dy + height, dx : dx + width])
-                for name, (place, pair) in reference.items():
+                for name, (_, pair) in reference.items():
                     strides = [round(height / m.shape[-2]) for m in pair]
-                    found.setdefault(name, (place, strides[1]))
-                    distances = [
-                        distance(a, b, (dy / s, dx / s))
-                        for a, b, s in zip(pair, moved[name][1], strides)
-                    ]
-                    by_shift = sums.setdefault(name, {})
-                    by_shift[shift] = by_shift.get(shift, 0) + torch.tensor(distances)
-    count = 2 * len(images)
-    return [
-        Step(
-            name,
-            stride,
-            {shift: float(total[0]) / count for shift, total in sums[name].items()},
-            {shift: float(total[1]) / count for shift, total in sums[name].items()},
-        )
-        for name, (_, stride) in found.items()
-    ]
+                    step = found.setdefault(name, Step(name, strides[1], {}, {}))
+                    sides = zip(pair, moved[name][1], strides, (step.before, step.after))
+                    for map_, after_move, stride, side in sides:
+                        values = side.setdefault(shift, torch.zeros(len(images)))
+                        values[index] += distance(map_, after_move, (dy / stride, dx / stride)) / 2
+    return list(found.values())
 
 
 def distance(map_: torch.Tensor, moved: torch.Tensor, shift: tuple[float, float]) -> float:

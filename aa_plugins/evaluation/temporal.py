@@ -6,7 +6,7 @@ number there (`position`), so that intervals can be made over blocks of frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -127,6 +127,39 @@ def classification_statistics(records: Sequence[dict]) -> dict:
         "flicker": Ratio(_column(records, "flips"), steps, 100),
         "score_jitter": Ratio(_column(records, "score_jitter"), steps),
     }
+
+
+def dense_steps(
+    predictions: Iterable[np.ndarray], motions: Iterable[Motion], clip: str, num_classes: int
+) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
+    """Of label maps along a video, every frame but the first: its record, labels, and flips.
+
+    Args:
+        predictions: (H, W) labels, a frame each.
+        motions: from each frame but the first to the one before.
+        clip: the record's `sequence`.
+        num_classes: labels run from 0 to ``num_classes`` − 1.
+    """
+    predictions = iter(predictions)
+    before = next(predictions)
+    for position, (after, motion) in enumerate(zip(predictions, motions), start=1):
+        record = semantic_flicker(before, after, motion, num_classes)
+        flips = motion.valid & ~motion.explains(before, after)
+        yield {**_place(clip, position), **record}, after, flips
+        before = after
+
+
+def class_steps(predictions: Iterable[np.ndarray], clip: str) -> Iterator[dict]:
+    """Of scores (C,) along a video, the record of every frame but the first."""
+    predictions = iter(predictions)
+    before = next(predictions)
+    for position, after in enumerate(predictions, start=1):
+        yield {**_place(clip, position), **classification_flicker(before, after)}
+        before = after
+
+
+def _place(clip: str, position: int) -> dict:
+    return {"image_id": f"{clip}/{position:06d}", "sequence": clip, "position": position}
 
 
 def _column(records: Sequence[dict], name: str) -> list:

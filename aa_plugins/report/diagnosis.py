@@ -77,7 +77,10 @@ def energy_plot(surveys: Mapping[str, Sequence[PlaceAliasing]]) -> Plot:
 def step_plot(steps: Mapping[str, Sequence[Step]], shift: int = 1) -> Plot:
     """Of every network: flicker before and after each subsampling, for one shift."""
     values = {
-        name: {site_name(s.name): (s.before[shift], s.after[shift]) for s in found}
+        name: {
+            site_name(s.name): (float(s.before[shift].mean()), float(s.after[shift].mean()))
+            for s in found
+        }
         for name, found in steps.items()
     }
     moved = f"{shift} pixel" + "s" * (shift > 1)
@@ -92,7 +95,7 @@ def step_plot(steps: Mapping[str, Sequence[Step]], shift: int = 1) -> Plot:
 
 def most_from(steps: Sequence[Step]) -> Step:
     """The step that brings in the most flicker."""
-    return max(steps, key=lambda step: step.brought_in)
+    return max(steps, key=lambda step: float(step.brought_in.mean()))
 
 
 def _before_and_after(

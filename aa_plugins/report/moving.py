@@ -132,3 +132,12 @@ def write_video(path: str | Path, frames: Sequence[np.ndarray], frames_per_secon
     for frame in frames:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
+
+
+def framed(image: np.ndarray, changed: bool) -> np.ndarray:
+    """One frame of a classifier: a border in the colour of flips where its class changed."""
+    frame, width = image.copy(), max(2, image.shape[0] // 40)
+    colour = [round(255 * part) for part in FLIP] if changed else [60, 200, 120]
+    for side in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):
+        frame[side] = colour
+    return frame

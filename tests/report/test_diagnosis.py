@@ -16,9 +16,15 @@ for rows, after in ((PLAIN, 0.5), (BLUR, 0.1)):
         row.before = torch.tensor([[0.5, 0.1, 0.3, 0.1]])
         row.after = torch.tensor([[after, 0.1, 0.8 - after, 0.1]])
         row.above_before, row.above_after = torch.tensor([0.5]), torch.tensor([after])
+
+
+def step(name: str, stride: int, before: float, after: float) -> Step:
+    return Step(name, stride, {1: torch.tensor([before])}, {1: torch.tensor([after])})
+
+
 STEPS = {
-    "plain": [Step("conv1", 2, {1: 0.1}, {1: 0.5}), Step("pool", 4, {1: 0.5}, {1: 0.6})],
-    "blur": [Step("conv1", 2, {1: 0.1}, {1: 0.5}), Step("pool.postfilter", 4, {1: 0.5}, {1: 0.2})],
+    "plain": [step("conv1", 2, 0.1, 0.5), step("pool", 4, 0.5, 0.6)],
+    "blur": [step("conv1", 2, 0.1, 0.5), step("pool.postfilter", 4, 0.5, 0.2)],
 }
 
 
@@ -42,5 +48,5 @@ def test_flicker_before_and_after_a_step():
     plot = step_plot(STEPS)
     assert plot.table.rows[1] == ("pool", "0.5", "0.6", "0.5", "0.2")
     assert most_from(STEPS["plain"]).name == "conv1"
-    assert STEPS["blur"][1].brought_in == pytest.approx(-0.3)
+    assert float(STEPS["blur"][1].brought_in) == pytest.approx(-0.3)
     assert "pool" in plot.svg and "1 pixel" in plot.title
