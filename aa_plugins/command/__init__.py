@@ -18,6 +18,8 @@ COMMANDS = {
     "inspect": "what a filter does to a network: places, parameters, multiply-accumulates",
     "train": "train and test a config of MMSegmentation or Detectron2",
     "consistency": "how far predictions change when the image moves by pixels",
+    "diagnose": "why a network flickers, where, and what would help",
+    "flicker": "how much predictions flicker from frame to frame of a video",
 }
 ERROR, INTERRUPTED = 1, 130
 EPILOG = """\

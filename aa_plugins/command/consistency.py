@@ -21,7 +21,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aa_plugins.command.options import NETWORK, aa_config, add_aa, add_out, add_resume
+from aa_plugins.command.networks import add_networks, load_networks, names_of, task_of_all
+from aa_plugins.command.options import add_out, add_resume
 
 if TYPE_CHECKING:
     from aa_plugins.evaluation.protocol import Protocol
@@ -39,37 +40,18 @@ COLUMNS = {
         "box/mAISC",
     ),
 }
-OWN = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=NETWORK)
-    parser.add_argument(
-        "--weights",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="one a network: a file; pretrained downloads timm's or torchvision's; - keeps those "
-        "that MODULE:FUNCTION returns",
-    )
-    add_aa(parser)
+    add_networks(parser, "*")
     add_out(parser, "out/consistency")
     add_resume(parser)
     data = parser.add_argument_group("images, for networks without a config")
     data.add_argument("--data", metavar="DIR", help="folder of images, or of class folders")
     data.add_argument("--labels", metavar="DIR", help="folder of label maps (semantic)")
     data.add_argument("--annotations", metavar="FILE", help="in COCO's format (instance)")
-    data.add_argument("--task", choices=COLUMNS, help="of MODULE:FUNCTION")
-    data.add_argument("--classes", type=int, metavar="N", help="of the network")
     data.add_argument("--ignore", type=int, default=255, metavar="N", help="label without truth")
-    data.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the input")
-    data.add_argument("--mean", type=float, nargs=3, metavar="X", help="of RGB in [0, 1]")
-    data.add_argument("--std", type=float, nargs=3, metavar="X", help="of RGB in [0, 1]")
-    data.add_argument("--device", default="cpu", help="such as cuda")
-    config = parser.add_argument_group("configs")
-    config.add_argument("--data-root", metavar="DIR", help="folder of the data sets")
-    config.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
-    config.add_argument("--num-gpus", type=int, default=1, metavar="N", help="for Detectron2")
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="for Detectron2")
     parser.add_argument(
         "--records",
         nargs="+",
@@ -125,49 +107,17 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, list[dict]], Proto
 
     All networks are loaded, and with them all that is wrong is found, before one is measured.
     """
-    weights = args.weights or [OWN] * len(args.networks)
-    if len(weights) != len(args.networks):
-        raise ValueError(
-            f"{len(args.networks)} networks, but {len(weights)} weights: give one a network, - for "
-            "those that MODULE:FUNCTION returns"
-        )
-    names = names_of(args.networks)
-    for name in names:
+    for name in names_of(args.networks):
         refuse_records(args.out / name, args.resume)
-    networks = [load(args, network, given) for network, given in zip(args.networks, weights)]
-    tasks = {network.task for network in networks}
-    if len(tasks) > 1:
-        raise ValueError(f"networks of several tasks ({', '.join(sorted(tasks))}): compare in one")
-    protocol = choose_protocol(args, networks)
+    images = {name: getattr(args, name) for name in ("data", "labels", "annotations", "ignore")}
+    networks = load_networks(args, **images)
+    protocol = choose_protocol(args, list(networks.values()))
     print(f"{protocol.label}; records and the report go to {args.out}", flush=True)
     records = {
         name: network.measure(protocol, args.out / name, args.resume, args.num_gpus)
-        for name, network in zip(names, networks)
+        for name, network in networks.items()
     }
-    return tasks.pop(), records, protocol
-
-
-def load(args: argparse.Namespace, network: str, weights: str) -> Network:
-    """A network with its weights."""
-    from aa_plugins.hosts import Host, host_of
-    from aa_plugins.hosts.interface import load_network
-
-    if weights == OWN and host_of(network) is not Host.PLAIN:
-        raise ValueError(f"{network} has no weights: name them with --weights")
-    names = ("data", "labels", "annotations", "task", "classes", "ignore", "data_root", "device")
-    given = {name: getattr(args, name) for name in names}
-    given |= {
-        name: tuple(value)
-        for name in ("size", "mean", "std")
-        if (value := getattr(args, name)) is not None
-    }
-    return load_network(
-        network,
-        weights=None if weights == OWN else weights,
-        aa=aa_config(args.aa) if args.aa else None,
-        overrides=tuple(args.cfg_options),
-        **given,
-    )
+    return task_of_all(networks), records, protocol
 
 
 def refuse_records(folder: Path, resume: bool) -> None:
@@ -208,13 +158,3 @@ def json_object(option: str, text: str | None) -> dict[str, Any]:
         example = '{"kind": "pairs", "pairs": 4}'
         raise ValueError(f"{option} {text}: give an object, such as '{example}'")
     return found
-
-
-def names_of(networks: list[str]) -> list[str]:
-    """A name for each network: its own without its host or folder, numbered where they repeat."""
-    stems = [Path(n).stem if n.endswith((".py", ".yaml", ".yml")) else n for n in networks]
-    stems = [stem.rpartition(":")[2] for stem in stems]
-    return [
-        stem if stems.count(stem) == 1 else f"{stem}-{stems[: i + 1].count(stem)}"
-        for i, stem in enumerate(stems)
-    ]

@@ -1,16 +1,18 @@
 """Why a network flickers, where, and what would help: one page.
 
-  aa-plugins diagnose timm:resnet50 --weights pretrained --photos photos
-  aa-plugins diagnose A.py B.py --weights a.pth b.pth --photos photos --images 8
-  aa-plugins diagnose torchvision:maskrcnn_resnet50_fpn --weights w.pth --photos photos
+aa-plugins diagnose timm:resnet50 --weights pretrained --photos photos
+aa-plugins diagnose A.py B.py --weights a.pth b.pth --photos photos --images 8
+aa-plugins diagnose torchvision:maskrcnn_resnet50_fpn --weights w.pth --photos photos
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aa_plugins.command.options import add_networks, add_out, load_networks
+from aa_plugins.command.networks import add_networks, load_networks
+from aa_plugins.command.options import add_out
 
 if TYPE_CHECKING:
     import torch
@@ -41,13 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from aa_plugins.datasets.images import ClassifiedImages
+    from aa_plugins.datasets.images import Photos
     from aa_plugins.report import render
 
     if args.images < 1:
         raise ValueError(f"--images {args.images}: give 1 or more")
-    photos = ClassifiedImages(args.photos)
+    photos = Photos(args.photos)
     networks = load_networks(args)
+    if len(networks) == 1:
+        networks |= blurred(*networks.items())
     count = min(args.images, len(photos))
     pictures = [photos.read(index)[0] for index in range(count)]
     found = {name: examine(name, network, pictures) for name, network in networks.items()}
@@ -73,13 +77,14 @@ def examine(name: str, network: Network, pictures: list) -> Findings:
     from aa_plugins.diagnostics.filters import watch
     from aa_plugins.diagnostics.stages import flicker_by_step
     from aa_plugins.diagnostics.survey import survey
+    from aa_plugins.report.diagnosis import site_name
 
     def once(image: torch.Tensor) -> None:
         for _ in network.predict([image.squeeze(0)]):
             pass
 
     bar = tqdm(pictures, desc=f"{name}, aliasing")
-    inputs = [network.prepare(picture) for picture in pictures]
+    inputs = [network.prepared(picture) for picture in pictures]
     with watch(network.model) as filters:
         aliasing = survey(network.model, (inputs[i] for i, _ in enumerate(bar)), once)
     alike = [i for i in inputs if i.shape == inputs[0].shape][:STEP_IMAGES]
@@ -92,10 +97,43 @@ def examine(name: str, network: Network, pictures: list) -> Findings:
     with bar:
         batch = torch.stack(alike)
         steps = flicker_by_step(network.model, batch, (1,), network.stride, counted)
-    return Findings(aliasing, steps, filters, reach_of(network))
+    sites = sites_of(network)
+    aliasing = [replace(row, name=sites.get(site_name(row.name), row.name)) for row in aliasing]
+    steps = [s._replace(name=sites.get(site_name(s.name), s.name)) for s in steps]
+    return Findings(aliasing, steps, filters, reach_of(network, sites))
 
 
-def reach_of(network: Network) -> dict[str, str]:
+def sites_of(network: Network) -> dict[str, str]:
+    """From the module that holds a filter to the one that strided, by their names: both networks of
+    a comparison call a place alike then."""
+    found = {}
+    for name, module in network.model.named_modules():
+        prefix = f"{name}." if name else ""
+        for site in getattr(module, "aa_report", None) and module.aa_report.sites or ():
+            host = site.place.split(" ", 1)[1]
+            found[prefix + (site.name if host == "it" else host)] = prefix + site.name
+    return found
+
+
+def blurred(named: tuple[str, Network]) -> dict[str, Network]:
+    """The same network with a fixed blur wherever one can be put, untrained, to see what it would
+    help; nothing where it has filters already, or can't be followed."""
+    import copy
+
+    from aa_plugins.config import AAConfig
+    from aa_plugins.surgery import antialias
+
+    name, network = named
+    twin = copy.copy(network)
+    twin.model = copy.deepcopy(network.model)
+    try:
+        twin.core.aa_report = antialias(twin.core, AAConfig(filter="blur", stem=True))
+    except ValueError:
+        return {}
+    return {f"{name} with a blur, untrained": twin}
+
+
+def reach_of(network: Network, sites: dict[str, str]) -> dict[str, str]:
     """For every place that subsamples, the option that puts a filter there, or why none does."""
     import copy
 
@@ -104,13 +142,13 @@ def reach_of(network: Network) -> dict[str, str]:
     from aa_plugins.report.diagnosis import site_name
     from aa_plugins.surgery import antialias
 
-    model = getattr(network.model, "backbone", network.model)
-    prefix = "backbone." if model is not network.model else ""
-    reach = {p.name: "has a filter" for p in places(network.model) if p.filtered}
-    reach = {site_name(name): text for name, text in reach.items()}
+    inside = {module: name for name, module in network.model.named_modules()}
+    prefix = f"{inside[network.core]}." if network.core is not network.model else ""
+    hosts = [site_name(p.name) for p in places(network.model) if p.filtered]
+    reach = {sites.get(host, host): "has a filter" for host in hosts}
     try:
-        report = antialias(copy.deepcopy(model), AAConfig(filter="blur"), dry_run=True)
-    except (ValueError, RuntimeError):
+        report = antialias(copy.deepcopy(network.core), AAConfig(filter="blur"), dry_run=True)
+    except ValueError:
         return reach  # converted already, or not to be followed
     for site in report.sites:
         reach[prefix + site.name] = "AAConfig() reaches it"
@@ -132,7 +170,7 @@ def moving(networks: dict[str, Network], photo: Any) -> Picture:
 
     films = []
     for network in networks.values():
-        pixels = network.prepare(photo)
+        pixels = network.prepared(photo)
         height, width = pixels.shape[-2:]
         resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
         views = [(..., slice(0, height - MOVES), slice(i, width - MOVES + i)) for i in range(MOVES)]
@@ -146,7 +184,7 @@ def moving(networks: dict[str, Network], photo: Any) -> Picture:
             np.stack([np.zeros(MOVES), np.arange(MOVES)], 1),
         )
         step = {"semantic": dense, "classification": classes, "instance": instances}[network.task]
-        films.append(step(network, frames, network.predict(frames.inputs()))[1])
+        films.append(step(frames, network.predict(frames.inputs()))[1])
     names = ", ".join(networks)
     return moving_picture(
         [side_by_side(parts) for parts in zip(*films)],

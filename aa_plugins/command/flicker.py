@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aa_plugins.command.options import add_networks, add_out, load_networks
+from aa_plugins.command.networks import add_networks, load_networks
+from aa_plugins.command.options import add_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,9 +105,9 @@ def clips(args: argparse.Namespace, network: Network) -> Iterator[Frames]:
     if args.video:
         yield filmed(args, network)
         return
-    from aa_plugins.datasets.images import ClassifiedImages
+    from aa_plugins.datasets.images import Photos
 
-    photos = ClassifiedImages(args.photos)
+    photos = Photos(args.photos)
     for index in range(len(photos)):
         yield moved(args, network, str(photos.ids[index]), photos.read(index)[0], index)
 
@@ -121,12 +122,12 @@ def filmed(args: argparse.Namespace, network: Network) -> Frames:
 
     clip = Clip(args.video, args.frames, args.every)
     originals = list(clip)
-    height, width = network.prepare(originals[0]).shape[-2:]
+    height, width = network.prepared(originals[0]).shape[-2:]
     pictures = [cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in originals]
     return Frames(
         clip.name,
         pictures,
-        lambda: map(network.prepare, originals),
+        lambda: map(network.prepared, originals),
         lambda: (optical_flow(a, b) for a, b in zip(pictures, pictures[1:])),
         np.zeros((len(pictures), 2)),
     )
@@ -143,7 +144,7 @@ def moved(
     from aa_plugins.evaluation.motion import known_motion
     from aa_plugins.evaluation.temporal import camera_path, moved_frames
 
-    pixels = network.prepare(photo)
+    pixels = network.prepared(photo)
     path = camera_path(args.frames or 16, seed=args.seed + seed)
     height, width = pixels.shape[-2:]
     resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
@@ -170,32 +171,34 @@ def measure(
     film: list[np.ndarray] = []
     for number, frames in enumerate(clips):
         bar = tqdm(frames.inputs(), total=len(frames.pictures), desc=f"{name}, {frames.clip}")
-        found, drawn = steps(network, frames, network.predict(bar))
+        found, drawn = steps(frames, network.predict(bar))
         records += found
         film = drawn if number == 0 else film
     return records, film
 
 
-def dense(
-    network: Network, frames: Frames, predictions: Iterator[Any]
-) -> tuple[list[dict], list[np.ndarray]]:
+def dense(frames: Frames, predictions: Iterator[Any]) -> tuple[list[dict], list[np.ndarray]]:
+    import numpy as np
+
     from aa_plugins.evaluation.temporal import dense_steps
     from aa_plugins.report.flips import palette_of
     from aa_plugins.report.moving import painted_frame
 
-    colours = palette_of(network.num_classes)
-    labels = (scores.argmax(0).cpu().numpy() for scores in predictions)
+    first = next(predictions)
+    # Probabilities of every class, or the labels of a head with a threshold, which has two.
+    num_classes = len(first) if first.dim() == 3 else 2
+    whole = (p.argmax(0) if p.dim() == 3 else p for p in chain([first], predictions))
+    labels = (p.cpu().numpy().astype(np.int64) for p in whole)
+    colours = palette_of(num_classes)
     records, film = [], []
-    steps = dense_steps(labels, frames.motions(), frames.clip, network.num_classes)
+    steps = dense_steps(labels, frames.motions(), frames.clip, num_classes)
     for picture, (record, after, flips) in zip(frames.pictures[1:], steps):
         records.append(record)
         film.append(painted_frame(picture, after, flips, colours))
     return records, film
 
 
-def classes(
-    network: Network, frames: Frames, predictions: Iterator[Any]
-) -> tuple[list[dict], list[np.ndarray]]:
+def classes(frames: Frames, predictions: Iterator[Any]) -> tuple[list[dict], list[np.ndarray]]:
     from aa_plugins.evaluation.temporal import class_steps
     from aa_plugins.report.moving import framed
 
@@ -205,9 +208,7 @@ def classes(
     return records, film
 
 
-def instances(
-    network: Network, frames: Frames, predictions: Iterator[Any]
-) -> tuple[list[dict], list[np.ndarray]]:
+def instances(frames: Frames, predictions: Iterator[Any]) -> tuple[list[dict], list[np.ndarray]]:
     import numpy as np
 
     from aa_plugins.evaluation.tracks import Detection, instance_flicker, link

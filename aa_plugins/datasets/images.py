@@ -55,6 +55,15 @@ class Images(ABC):
         """What is known of an image."""
 
 
+class Photos(Images):
+    """A folder of images of which nothing is known."""
+
+    task = "none"
+
+    def truth(self, index: int) -> None:
+        return None
+
+
 class ClassifiedImages(Images):
     """A folder of images, or one of class folders (ImageFolder): `CLASS/NAME.jpg`.
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import transforms as T
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
@@ -101,6 +103,19 @@ def test_images(
     task = _task(*_load(config_file, overrides))
     for row in task.dataset:
         yield {**row, **task.mapper(copy.deepcopy(row))}
+
+
+def prepared(
+    config_file: str | Path, image: np.ndarray, overrides: Sequence[str] = ()
+) -> torch.Tensor:
+    """An image (H, W, 3) in RGB as the network of a config gets those of its test set: (3, H', W')
+    in the order of channels that it was trained with."""
+    mapper = _mapper(*_load(config_file, overrides))
+    if mapper.image_format == "BGR":
+        image = image[..., ::-1]
+    prepared = T.AugInput(np.ascontiguousarray(image))
+    mapper.augmentations(prepared)
+    return torch.from_numpy(np.ascontiguousarray(prepared.image.transpose(2, 0, 1)))
 
 
 def size_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -250,11 +265,11 @@ def _task(cfg: Any, yaml: bool) -> Task:
         register_coco_paths(cfg)
         check_datasets(cfg.DATASETS.TEST)
         images = {name: images_of(name) for name in cfg.DATASETS.TEST}
-        mapper, workers = DatasetMapper(cfg, is_train=False), cfg.DATALOADER.NUM_WORKERS
+        workers = cfg.DATALOADER.NUM_WORKERS
         texts = _texts(cfg)
     else:
         test = cfg.dataloader.test
-        mapper, workers = instantiated(test.mapper, "dataloader.test.mapper"), test.num_workers
+        workers = test.num_workers
         texts = str(cfg.model), str(test.mapper)
         images = _lazy_images(test.dataset)
     if not any(images.values()):
@@ -267,7 +282,14 @@ def _task(cfg: Any, yaml: bool) -> Task:
     ]
     model = _model_of(cfg, yaml)
     check_classes(list(images), model)
-    return Task(model, dataset, mapper, workers, *texts)
+    return Task(model, dataset, _mapper(cfg, yaml), workers, *texts)
+
+
+def _mapper(cfg: Any, yaml: bool) -> DatasetMapper:
+    """From a row of the test set to what the network gets."""
+    if yaml:
+        return DatasetMapper(cfg, is_train=False)
+    return instantiated(cfg.dataloader.test.mapper, "dataloader.test.mapper")
 
 
 def _lazy_images(node: DictConfig) -> dict[str, list[dict[str, Any]]]:

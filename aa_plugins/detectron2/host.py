@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,6 +47,9 @@ class Detector(Network):
         request = self.request
         for image in evaluate.test_images(self.config, request.data_root, request.overrides):
             yield id_of(image), image["image"]
+
+    def prepared(self, image: np.ndarray) -> torch.Tensor:
+        return evaluate.prepared(self.config, image, self.request.overrides)
 
     @cached_property
     def stride(self) -> int:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -119,6 +120,11 @@ class Network(ABC):
         Raises:
             ValueError: where the request names no images.
         """
+
+    @abstractmethod
+    def prepared(self, image: np.ndarray) -> torch.Tensor:
+        """Any image, (H, W, 3) uint8 in RGB, as the network gets those it is tested on: pixels
+        (C, H', W')."""
 
     @abstractmethod
     def predict(self, views: Iterable[torch.Tensor]) -> Iterator[Any]:

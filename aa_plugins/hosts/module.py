@@ -165,6 +165,9 @@ class ModuleNetwork(Network):
                 scores = F.interpolate(scores, view.shape[-2:], mode="bilinear").softmax(1)
             yield scores[0]
 
+    def prepared(self, image: np.ndarray) -> torch.Tensor:
+        return self.prepare(image, None)[0]
+
     def prepare(self, image: np.ndarray, truth: Any) -> tuple[torch.Tensor, Any]:
         """An image (H, W, 3) and its truth as the network gets them: (3, H, W), in its pixels."""
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255

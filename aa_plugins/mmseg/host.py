@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
-from mmseg.registry import DATASETS
+from mmengine.dataset import Compose
+from mmseg.registry import DATASETS, TRANSFORMS
 from torch import nn
 
 import aa_plugins.mmseg  # noqa: F401  only registration
@@ -17,9 +19,13 @@ from aa_plugins.evaluation import Protocol
 from aa_plugins.hosts import config_path
 from aa_plugins.hosts.interface import Network, Record, Request
 from aa_plugins.mmseg import evaluate
+from aa_plugins.mmseg.entries import type_name
 from aa_plugins.mmseg.runs import load_config, read_config
 from aa_plugins.mmseg.segmentors import network_input, predict_batch, stride_of
 from aa_plugins.surgery import load_plain_or_converted
+
+# Steps of a pipeline that read files, or look at what is in them.
+FILES = ("LoadImage", "LoadAnnotations", "CheckLabels")
 
 
 class Segmentor(Network):
@@ -62,6 +68,14 @@ class Segmentor(Network):
             sample = dataset[index]
             path = dataset.get_data_info(index)["img_path"]
             yield path, network_input(self.model, sample["inputs"])
+
+    def prepared(self, image: np.ndarray) -> torch.Tensor:
+        steps = [s for s in self._cfg.test_pipeline if not type_name(s).startswith(FILES)]
+        size = image.shape[:2]
+        sample = {"img": np.ascontiguousarray(image[..., ::-1]), "seg_fields": []}
+        sample |= {"img_shape": size, "ori_shape": size}
+        inputs = Compose([TRANSFORMS.build(step) for step in steps])(sample)["inputs"]
+        return network_input(self.model, inputs)
 
     @torch.no_grad()
     def predict(self, views: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
