@@ -6,7 +6,7 @@ from aa_plugins.hosts import Host, host_of
 
 DETECTRON2, MMSEGMENTATION = Host.DETECTRON2, Host.MMSEGMENTATION
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("mmseg/*.py")), ids=lambda path: path.stem)
