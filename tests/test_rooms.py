@@ -76,7 +76,7 @@ def test_hosts_do_not_know_one_another():
     assert between <= {("mmseg", "timm"), ("detectron2", "timm")}
 
 
-@pytest.mark.parametrize("room, path", files(), ids=lambda value: getattr(value, "stem", None))
+@pytest.mark.parametrize("room, path", [*files()], ids=lambda value: getattr(value, "stem", None))
 def test_a_room_knows_neither_a_foreign_host_nor_the_checkout(room, path):
     names = {name.split(".")[0] for name in imported(path)}
     if room not in ("mmseg", "detectron2"):

@@ -142,6 +142,8 @@ def read_records(folder: str | Path) -> tuple[dict, list[dict]]:
                 header = line["header"]
             else:
                 _check_header(line["header"], header, path)
+    if header is None and (records or left_out):
+        raise ValueError(f"the records in {folder} have no header line: measure them again")
     if not records:
         reasons = [f"; {left_out_id!r}: {reason}" for left_out_id, reason in left_out.items()]
         remedy = "".join(reasons[:1]) or "; run the evaluation first"

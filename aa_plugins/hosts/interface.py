@@ -145,6 +145,10 @@ class Network(ABC):
     def protocol(self) -> dict[str, Any]:
         """The fields of the protocol that fits: its stride, and what the network's config asks."""
 
+    def default_protocol(self) -> Protocol:
+        """The protocol that fits this network."""
+        return Protocol.from_dict(self.protocol())
+
     @abstractmethod
     def measure(
         self, protocol: Protocol, folder: str | Path, resume: bool = False, processes: int = 1

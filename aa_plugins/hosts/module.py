@@ -126,7 +126,7 @@ class ModuleNetwork(Network):
             return self._stride
         if self.task == "instance":
             return detector.stride_of(self.model)
-        return total_stride(self.model)
+        return max(2, total_stride(self.model))  # a shift by 1 is never one of whole strides
 
     def example(self) -> torch.Tensor:
         size = self.preparation.size or USUAL
@@ -168,12 +168,18 @@ class ModuleNetwork(Network):
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         return self.prepare(image, None)[0]
 
-    def prepare(self, image: np.ndarray, truth: Any) -> tuple[torch.Tensor, Any]:
-        """An image (H, W, 3) and its truth as the network gets them: (3, H, W), in its pixels."""
+    def prepare(
+        self, image: np.ndarray, truth: Any = None, protocol: Protocol | None = None
+    ) -> tuple[torch.Tensor, Any]:
+        """An image (H, W, 3) and its truth as the network gets them: (3, H, W), in its pixels.
+
+        Args:
+            protocol: whose views a classifier's image leaves room for; its own by default.
+        """
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
         if self.task == "instance":
             return detector.at_input(self.model, pixels, truth)
-        size = self._input_size(*pixels.shape[-2:])
+        size = self._input_size(*pixels.shape[-2:], protocol)
         if size != tuple(pixels.shape[-2:]):
             pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
             if self.task == "semantic" and truth is not None:
@@ -185,13 +191,18 @@ class ModuleNetwork(Network):
         )
         return (pixels - mean) / std, truth
 
-    def _input_size(self, height: int, width: int) -> tuple[int, int]:
+    def _input_size(self, height: int, width: int, protocol: Protocol | None) -> tuple[int, int]:
         size = self.preparation.size
         if self.task == "semantic":
             return size or (height, width)
         view = size or USUAL
-        # A view, and S on either side for the shifts around it.
-        scale = max((side + 2 * self.stride) / own for side, own in zip(view, (height, width)))
+        protocol = protocol or self.default_protocol()
+        # A view, and around it what it moves by.
+        moved = max((abs(d) for shift in protocol.shifts for d in shift), default=0)
+        around = 2 * max(moved, protocol.stride if protocol.controls else 0)
+        if protocol.pairs:
+            around = max(around, protocol.max_shift + 1)
+        scale = max((side + around) / own for side, own in zip(view, (height, width)))
         return math.ceil(scale * height), math.ceil(scale * width)
 
     def _identity(self) -> dict[str, Any]:
@@ -233,7 +244,7 @@ class ModuleNetwork(Network):
         return read_records(folder)[1]
 
     def _planned(self, index: int, protocol: Protocol) -> tuple[torch.Tensor, Any, ViewPlan]:
-        pixels, truth = self.prepare(*self.images.read(index))
+        pixels, truth = self.prepare(*self.images.read(index), protocol)
         return pixels, truth, protocol.plan(*pixels.shape[-2:], self.images.ids[index])
 
     def _scorer(self, protocol: Protocol) -> Any:

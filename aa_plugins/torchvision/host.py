@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torchvision import models
@@ -111,6 +112,10 @@ class Detector(Network):
         dataset = detection.images_of(self.request.data_root, self.overrides)
         for index, image_id in enumerate(dataset.ids):
             yield image_id, at_input(self.model, dataset[index][0], None)[0]
+
+    def prepared(self, image: np.ndarray) -> torch.Tensor:
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+        return at_input(self.model, pixels, None)[0]
 
     @cached_property
     def stride(self) -> int:

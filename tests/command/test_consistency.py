@@ -5,7 +5,8 @@ import json
 import pytest
 
 from aa_plugins.command import run
-from aa_plugins.command.consistency import json_object, names_of
+from aa_plugins.command.consistency import json_object
+from aa_plugins.command.networks import names_of
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter
 
