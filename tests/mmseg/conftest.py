@@ -24,7 +24,11 @@ model = dict(
 )
 param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=0.9, begin=0, end=4, by_epoch=False)]
 train_cfg = dict(max_iters=4, val_interval=4)
-train_dataloader = dict(batch_size=2)
+train_dataloader = dict(batch_size=2, dataset=dict(serialize_data=False))
+val_dataloader = dict(dataset=dict(serialize_data=False))
+test_dataloader = dict(dataset=dict(serialize_data=False))
+vis_backends = [dict(type="LocalVisBackend")]
+visualizer = dict(vis_backends=vis_backends)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 """
 
@@ -39,7 +43,11 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The adaptive recipe of the demo with a thin network and four iterations."""
+    """The adaptive recipe of the demo with a thin network and four iterations.
+
+    Without what takes seconds of every run: data sets are serialized to spare memory, which
+    collects all garbage first, and TensorBoard gets the formatted config.
+    """
     path = tmp_path_factory.mktemp("configs") / "tiny.py"
     base = ROOT / "configs/mmseg/deeplabv3plus_r18_shapes_adaptive.py"
     path.write_text(TINY.format(base=base))

@@ -7,6 +7,8 @@ env_cfg = dict(
     dist_cfg=dict(backend="nccl"),
 )
 # Plain BN in the models below; with several processes mmengine makes it SyncBN, filters included.
+# Some networks of timm have a filter on a norm with an activation, which can't be exchanged after
+# the conversion: set None for these.
 sync_bn = "torch"
 randomness = dict(seed=0)
 vis_backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
