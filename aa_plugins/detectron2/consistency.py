@@ -23,7 +23,7 @@ from torch import nn
 
 from aa_plugins.detectron2.datasets import CheckedMapper
 from aa_plugins.evaluation.bad_images import BadImage, LeftOut, attempt
-from aa_plugins.evaluation.instance import InstanceConsistency, summarise
+from aa_plugins.evaluation.instance import INSTANCE, InstanceConsistency
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter, read_records
 from aa_plugins.evaluation.views import ViewPlan, extract
@@ -166,7 +166,7 @@ class ShiftConsistencyEvaluator(DatasetEvaluator):
             header, records = read_records(self.folder)
         except ValueError as error:
             raise ValueError(f"no image was measured: {error}") from error
-        summary = summarise(records)
+        summary = INSTANCE.summarise(records)
         summary["counts"]["skipped_images"] = len(header["left_out"])
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
         return {

@@ -4,7 +4,9 @@ pycocotools matches detections to ground truth, view by view. What it finds is k
 record, so that AP over any resample of images follows from the records alone. For each image the
 worst (best) of its shifted views is the one with the lowest (highest) AP of its own; the worst-view
 AP is the AP over the dataset of these views (Zou et al.'s "pmk"; Manfredi & Wang, ECCV workshops
-2020).
+2020). A view without ground truth has no AP: where an image has others, these alone are looked at;
+where it has none, the worst view is that with the most certain detection, which is false. Views
+that are equal up to rounding are decided by the plan's order, the first one wins.
 """
 
 from __future__ import annotations
@@ -113,7 +115,8 @@ class ViewPrecision:
         self._truth = truth
         self._shifted = set(plan.shifted_views())
         self._patches = None if truth["masks"] is None else [patch(m) for m in truth["masks"]]
-        self._found: dict[str, dict[str, tuple[float, dict]]] = {}
+        self._found: dict[str, dict[str, dict]] = {}
+        self._ranked: dict[str, list[tuple]] = {}
 
     def add(self, index: int, prediction: dict) -> None:
         """Takes a view's prediction: ``scores``, ``labels``, ``boxes``, ``masks``."""
@@ -129,25 +132,35 @@ class ViewPrecision:
             kinds["mask"] = [encode(mask) for mask in prediction["masks"]]
         for kind, masks in kinds.items():
             found = match_view(kind, *detections, masks, truths)
-            if not any(result["positives"] for result in found.values()):
-                continue
-            value = float(AveragePrecision([found]).estimate(np.ones((1, 1)))[0])
-            kept = self._found.setdefault(kind, {})
             if reference:
-                kept["reference"] = (value, found)
+                self._found.setdefault(kind, {})["reference"] = found
             if index in self._shifted:
-                if "worst" not in kept or value < kept["worst"][0]:
-                    kept["worst"] = (value, found)
-                if "best" not in kept or value > kept["best"][0]:
-                    kept["best"] = (value, found)
+                self._ranked.setdefault(kind, []).append((*_rank(found), index, found))
 
     def result(self) -> dict:
-        """``box`` and ``mask`` to ``reference``, ``worst`` and ``best`` to what was found there;
-        empty if no view has ground truth other than crowds."""
-        return {
-            kind: {which: found for which, (_, found) in kept.items()}
-            for kind, kept in self._found.items()
-        }
+        """``box`` and ``mask`` to ``reference``, ``worst`` and ``best`` to what was found there."""
+        for kind, ranked in self._ranked.items():
+            with_truth = [view for view in ranked if view[0]] or ranked
+            # The first in order wins a tie, whatever order they came in.
+            worst = min(with_truth, key=lambda view: (view[1], view[2]))
+            best = min(with_truth, key=lambda view: (-view[1], view[2]))
+            self._found.setdefault(kind, {}).update(worst=worst[3], best=best[3])
+        return self._found
+
+
+def has_truth(found: dict[str, dict] | None) -> bool:
+    """Whether there is ground truth other than crowds in what :func:`match_view` found."""
+    return found is not None and any(result["positives"] for result in found.values())
+
+
+def _rank(found: dict[str, dict]) -> tuple[bool, float]:
+    """Whether a view has ground truth, and what it is ranked by; rounded, so that what is equal is
+    equal on every machine."""
+    if has_truth(found):
+        return True, round(float(AveragePrecision([found]).estimate(np.ones((1, 1)))[0]), 6)
+    # On what is ignored (crowds) a detection isn't false; thresholds of IoU differ by that.
+    false = [s for r in found.values() for s, bits in zip(r["scores"], r["ignored"]) if not bits]
+    return False, -max(false, default=0.0)
 
 
 class AveragePrecision:
@@ -157,7 +170,8 @@ class AveragePrecision:
     objects, intervals lie somewhat high; in differences between models this cancels.
 
     Args:
-        found: for each image what :func:`match_view` found, or None to leave it out.
+        found: for each image what :func:`match_view` found, or None to leave it out. Of an image
+            without ground truth all detections are false.
     """
 
     def __init__(self, found: Sequence[dict[str, dict] | None]):
@@ -178,6 +192,9 @@ class AveragePrecision:
             categories += present
         with np.errstate(invalid="ignore"):
             return 100 * total / categories
+
+    def contributions(self) -> None:
+        """AP is no sum over images."""
 
     def paired(self, other: AveragePrecision) -> tuple[AveragePrecision, AveragePrecision]:
         return self, other

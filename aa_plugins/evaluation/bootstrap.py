@@ -1,21 +1,30 @@
-"""Paired bootstrap over images.
+"""Paired bootstrap over images, or over what images come in.
 
-The views of one image depend on one another, so the sample is the image: resamples draw images
-with replacement, and everything measured on an image comes with it. All statistics of a run, and
-of two models compared, see the same resamples. Intervals are percentile intervals (Efron &
-Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+The views of one image depend on one another, so the sample is the image: resamples draw images, or
+blocks of frames, or sequences (:mod:`aa_plugins.evaluation.resampling`), with replacement, and
+everything measured on an image comes with it. A statistic of two models compared sees the same
+resamples in both. Intervals are percentile intervals (Efron & Tibshirani, An Introduction to the
+Bootstrap, 1993, chapter 13), stretched about the value where units ask for it.
+
+With three trainings (seeds) or more an average has a second interval: how it would differ on other
+images *and* with other seeds. Seeds are drawn with replacement beside the units, and what they add
+is stretched by Student's t and the bias of a variance over n: of three seeds a plain resample finds
+too little.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
+from scipy.stats import norm, t
+
+from aa_plugins.evaluation.resampling import CONFIDENCE, Blocks, Images, Units, resampled_weights
 
 RESAMPLES = 10_000
-CONFIDENCE = 0.95
-_CHUNK = 2_000_000  # drawn images held at a time
+SEEDS_TO_RESAMPLE = 3
 
 
 class Statistic(Protocol):
@@ -31,6 +40,9 @@ class Statistic(Protocol):
 
     def estimate(self, weights: np.ndarray) -> np.ndarray:
         """(R, N), how often R resamples hold each image, to (R,) values, NaN where undefined."""
+
+    def contributions(self) -> np.ndarray | None:
+        """(N,) how far each image moves the value, up to a factor; None if that isn't known."""
 
     def paired(self, other: Statistic) -> tuple[Statistic, Statistic]:
         """Both models' statistics as they are to be compared."""
@@ -60,6 +72,13 @@ class Ratio:
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios = np.where(below > 0, (weights @ self.numerators) / below, 0.0)
             return self.scale * ratios.sum(1) / (below > 0).sum(1)
+
+    def contributions(self) -> np.ndarray:
+        below = self.denominators.sum(0)
+        known = below > 0
+        above, parts = self.numerators[:, known], self.denominators[:, known]
+        ratios = above.sum(0) / below[known]
+        return self.scale * ((above - ratios * parts) / below[known]).sum(1)
 
     def paired(self, other: Ratio) -> tuple[Ratio, Ratio]:
         return self, other
@@ -95,6 +114,10 @@ class Average:
     def estimate(self, weights: np.ndarray) -> np.ndarray:
         return np.mean([part.estimate(weights) for part in self.parts], axis=0)
 
+    def contributions(self) -> np.ndarray | None:
+        found = [part.contributions() for part in self.parts]
+        return None if any(values is None for values in found) else np.mean(found, axis=0)
+
     def paired(self, other: Average) -> tuple[Average, Average]:
         """Both averages, training by training on the images where both are defined."""
         pairs = [a.paired(b) for a, b in zip(self.parts, other.parts, strict=True)]
@@ -115,77 +138,114 @@ def average(trees: Sequence[dict]) -> dict:
     )
 
 
-def intervals(tree: dict, resamples: int = RESAMPLES, seed: int = 0) -> dict:
-    """A tree of statistics to the same tree of ``{"value", "low", "high", "images"}``.
+def intervals(
+    tree: dict, resamples: int = RESAMPLES, seed: int = 0, units: Units | None = None
+) -> dict:
+    """A tree of statistics to the same tree of ``{"value", "low", "high", "images", "unit"}``.
 
     ``low`` and ``high`` bound the 95 % interval; None with fewer than two images. An undefined
-    value is None.
+    value is None. ``unit`` is what was resampled, with the length in frames of a ``block`` beside
+    it; averages of enough trainings have ``seeds_low`` and ``seeds_high``, too.
     """
-    found = _estimates(dict(_leaves(tree)), resamples, seed)
+    leaves = {path: (leaf,) for path, leaf in _leaves(tree)}
+    found = _found(leaves, resamples, seed, units or Images())
 
-    def entry(path: tuple, statistic: Statistic) -> dict:
-        value, draws = found[path]
-        low, high = _bounds(draws, statistic.defined)
-        return {"value": _number(value), "low": low, "high": high, "images": statistic.defined}
+    def entry(path: tuple, _: Statistic) -> dict:
+        (value,), rest = found[path]
+        return {"value": _number(value), **rest}
 
     return _map(tree, entry)
 
 
-def differences(tree_a: dict, tree_b: dict, resamples: int = RESAMPLES, seed: int = 0) -> dict:
-    """Two models' trees on the same images in the same order to a tree of paired differences:
-    ``{"a", "b", "difference", "low", "high", "images"}`` with difference = b - a.
+def differences(
+    tree_a: dict,
+    tree_b: dict,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    units: Units | None = None,
+) -> dict:
+    """Two models' trees on the same images in the same order to a tree of paired differences: as in
+    :func:`intervals`, with ``{"a", "b", "difference"}`` for the value, difference = b - a.
 
     Statistics that only one of the trees has are left out; a mean is taken over the images where it
     is defined for both.
     """
     leaves_a, leaves_b = dict(_leaves(tree_a)), dict(_leaves(tree_b))
     shared = {path: leaves_a[path].paired(leaves_b[path]) for path in leaves_a if path in leaves_b}
-    found = _estimates(
-        {(side, *path): pair[side] for path, pair in shared.items() for side in (0, 1)},
-        resamples,
-        seed,
-    )
+    found = _found(shared, resamples, seed, units or Images())
 
     def entry(path: tuple, _: Statistic) -> dict | None:
         if path not in shared:
             return None
-        (a, draws_a), (b, draws_b) = found[(0, *path)], found[(1, *path)]
-        images = min(statistic.defined for statistic in shared[path])
-        low, high = _bounds(draws_b - draws_a, images)
-        difference = _number(b - a)
-        numbers = {"a": _number(a), "b": _number(b), "difference": difference}
-        return {**numbers, "low": low, "high": high, "images": images}
+        (a, b), rest = found[path]
+        return {"a": _number(a), "b": _number(b), "difference": _number(b - a), **rest}
 
     return _map(tree_a, entry)
 
 
-def resampled_weights(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is drawn, in blocks of (R, N); the blocks' R add up to ``resamples``."""
-    random = np.random.default_rng(seed)
-    block = max(1, min(resamples, _CHUNK // max(images, 1)))
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        drawn = random.integers(0, images, (rows, images)) + images * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * images)
-        yield counts.reshape(rows, images).astype(np.float64)
+def _found(
+    leaves: dict[tuple, tuple[Statistic, ...]], resamples: int, seed: int, units: Units
+) -> dict[tuple, tuple[list[float], dict]]:
+    """Path to the values of one statistic, or of two to take the difference of, and to the
+    interval. Statistics of the same units see the same resamples."""
+    images = max((leaf.images for pair in leaves.values() for leaf in pair), default=0)
+    groups: dict[Units, list[tuple]] = {}
+    for path, pair in leaves.items():
+        groups.setdefault(units.fitted(_series(pair)), []).append(path)
+    found = {}
+    for fitted, paths in groups.items():
+        draws: dict[tuple, list] = {path: [] for path in paths}
+        for weights in resampled_weights(images, resamples, seed, fitted):
+            for path in paths:
+                draws[path].append(_parts(leaves[path], weights))
+        for path in paths:
+            pair = leaves[path]
+            values = [float(leaf.estimate(np.ones((1, images)))[0]) for leaf in pair]
+            defined = min(leaf.defined for leaf in pair)
+            drawn = np.concatenate(draws[path], axis=1)
+            found[path] = values, _interval(values, drawn, defined, fitted, seed)
+    return found
 
 
-def _estimates(
-    leaves: dict[tuple, Statistic], resamples: int, seed: int
-) -> dict[tuple, tuple[float, np.ndarray]]:
-    """Path to (value, (resamples,) values under resampling), the same resamples for all."""
-    images = max((leaf.images for leaf in leaves.values()), default=0)
-    whole = np.ones((1, images))
-    values = {path: float(leaf.estimate(whole)[0]) for path, leaf in leaves.items()}
-    draws: dict[tuple, list] = {path: [] for path in leaves}
-    for weights in resampled_weights(images, resamples, seed):
-        for path, leaf in leaves.items():
-            draws[path].append(leaf.estimate(weights))
-    return {path: (values[path], np.concatenate(draws[path])) for path in leaves}
+def _series(pair: tuple[Statistic, ...]) -> list[np.ndarray]:
+    """What images contribute to a statistic or a difference; empty if unknown."""
+    found = [leaf.contributions() for leaf in pair]
+    if any(values is None for values in found):
+        return []
+    return [found[-1] - found[0] if len(found) == 2 else found[0]]
 
 
-def _bounds(draws: np.ndarray, images: int) -> tuple[float | None, float | None]:
-    draws = draws[np.isfinite(draws)]
+def _parts(pair: tuple[Statistic, ...], weights: np.ndarray) -> np.ndarray:
+    """(trainings, R) estimates under weights, of a statistic or of a difference."""
+    sides = [
+        np.stack([p.estimate(weights) for p in getattr(leaf, "parts", (leaf,))]) for leaf in pair
+    ]
+    return sides[-1] - sides[0] if len(sides) == 2 else sides[0]
+
+
+def _interval(
+    values: list[float], drawn: np.ndarray, defined: int, units: Units, seed: int
+) -> dict:
+    """What an entry says beside its value, from (trainings, R) estimates."""
+    value = values[-1] - values[0] if len(values) == 2 else values[0]
+    over_units = units.stretch * (drawn.mean(0) - value)
+    low, high = _bounds(value, over_units, defined)
+    said = {"low": low, "high": high, "images": defined, "unit": units.unit}
+    if isinstance(units, Blocks):
+        said["block"] = units.length
+    seeds = len(drawn)
+    if seeds >= SEEDS_TO_RESAMPLE:
+        chosen = np.random.default_rng(seed).integers(0, seeds, (seeds, drawn.shape[1]))
+        level = (1 + CONFIDENCE) / 2
+        stretch = t.ppf(level, seeds - 1) / norm.ppf(level) * math.sqrt(seeds / (seeds - 1))
+        over_seeds = np.take_along_axis(drawn, chosen, 0).mean(0) - drawn.mean(0)
+        low, high = _bounds(value, over_units + stretch * over_seeds, defined)
+        said.update(seeds_low=low, seeds_high=high)
+    return said
+
+
+def _bounds(value: float, deviations: np.ndarray, images: int) -> tuple[float | None, float | None]:
+    draws = value + deviations[np.isfinite(deviations)]
     if images < 2 or not len(draws):
         return None, None
     tail = 50 * (1 - CONFIDENCE)

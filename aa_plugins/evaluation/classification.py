@@ -11,12 +11,14 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from aa_plugins.evaluation.bootstrap import RESAMPLES, Mean, differences, intervals
+from aa_plugins.evaluation.agreement import by_shift, controls, in_mean, mean, record_head
+from aa_plugins.evaluation.bootstrap import Mean
 from aa_plugins.evaluation.checks import require_finite
 from aa_plugins.evaluation.protocol import Protocol
-from aa_plugins.evaluation.records import paired_records, sorted_records
-from aa_plugins.evaluation.surface import by_shift, controls, in_mean, mean, record_head
+from aa_plugins.evaluation.task import Task
 from aa_plugins.evaluation.views import View, ViewPlan
+
+NEARLY_ALL = 0.99  # the share of one class above which a predictor is called nearly constant
 
 
 class ClassificationConsistency:
@@ -83,9 +85,8 @@ class ClassificationConsistency:
         return value
 
 
-def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) -> dict:
-    """Means over images with 95 % intervals in percent, each
-    ``{"value", "low", "high", "images"}``. What needs a label is left out without.
+def statistics(records: list[dict]) -> dict:
+    """Sorted records to the tree of statistics, in percent. What needs a label is left out without.
 
     ========================= ===============================================================
     ``accuracy``               of all views in the mean
@@ -94,26 +95,10 @@ def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) ->
     ``unanimous_within``       share of images whose class is that of the reference under every
                                shift up to a radius max(\\|dy\\|, \\|dx\\|) in pixels
     ``correct_within``         the same, and the class is right
-    ``shift``, ``controls``, ``aliasing_loss``: as for semantic segmentation
+    ``shift``, ``controls``, ``aliasing_loss``: as for semantic segmentation, of whole views, which
+    keep no margin from borders
     ========================= ===============================================================
     """
-    return intervals(_statistics(sorted_records(records)), resamples, seed)
-
-
-def compare(
-    records_a: list[dict], records_b: list[dict], resamples: int = RESAMPLES, seed: int = 0
-) -> dict:
-    """Paired differences b - a on the same images, in the layout of :func:`summarise`, each
-    ``{"a", "b", "difference", "low", "high", "images"}``.
-
-    Raises:
-        ValueError: the images or the protocols differ.
-    """
-    a, b = paired_records(records_a, records_b)
-    return differences(_statistics(a), _statistics(b), resamples, seed)
-
-
-def _statistics(records: list[dict]) -> dict:
     labelled = all(record["label"] is not None for record in records)
     agreements = [[float(a == b) for a, b in record["classes"]] for record in records]
     tree: dict = {}
@@ -133,7 +118,20 @@ def _statistics(records: list[dict]) -> dict:
     tree["unanimous_within"] = _within(records, correct=False)
     if labelled:
         tree["correct_within"] = _within(records, correct=True)
-    return {**tree, "shift": by_shift(records, agreements), **controls(records, agreements)}
+    around = controls(records, agreements, borders=False)
+    return {**tree, "shift": by_shift(records, agreements), **around}
+
+
+def constant(records: list[dict]) -> dict[str, str]:
+    """Whether nearly all images are given one class, though they are of several."""
+    predicted = np.bincount([c for record in records for pair in record["classes"] for c in pair])
+    share = float(predicted.max() / max(predicted.sum(), 1))
+    if share < NEARLY_ALL or len(records) < 2:
+        return {}
+    labels = {record["label"] for record in records}
+    if len(labels) == 1 and None not in labels:
+        return {}
+    return {"agreement": f"nearly constant: {100 * share:.1f} % of the views are one class"}
 
 
 def _accuracy(record: dict) -> float | None:
@@ -163,3 +161,12 @@ def _within(records: list[dict], correct: bool) -> dict[str, Mean]:
     return {
         f"{radius:g}": Mean([holds(record, radius) for record in records], 100) for radius in radii
     }
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    scorer=ClassificationConsistency,
+    statistics=statistics,
+    columns=("accuracy", "agreement", "controls/same_phase", "aliasing_loss"),
+    constant=constant,
+)

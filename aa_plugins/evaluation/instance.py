@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
-from aa_plugins.evaluation.average_precision import AveragePrecision, ViewPrecision
-from aa_plugins.evaluation.bootstrap import RESAMPLES, Mean, Ratio, differences, intervals
+from aa_plugins.evaluation.agreement import by_shift, controls, in_mean, mean, record_head
+from aa_plugins.evaluation.average_precision import AveragePrecision, ViewPrecision, has_truth
+from aa_plugins.evaluation.bootstrap import Mean, Ratio
 from aa_plugins.evaluation.checks import require_finite
 from aa_plugins.evaluation.matching import (
     Instances,
@@ -26,14 +27,15 @@ from aa_plugins.evaluation.matching import (
     patch,
 )
 from aa_plugins.evaluation.protocol import Protocol
-from aa_plugins.evaluation.records import paired_records, sorted_records
-from aa_plugins.evaluation.surface import by_shift, controls, in_mean, mean, record_head
-from aa_plugins.evaluation.views import Pair, ViewPlan
+from aa_plugins.evaluation.task import Task
+from aa_plugins.evaluation.views import Box, Pair, View, ViewPlan
 
 IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 HEADLINE_IOU = 0.9
 SCORES = (0.05, 0.3, 0.5, 0.7)
 HEADLINE_SCORE = 0.5
+NEARLY_ALL = 0.99  # the share of images with the same instances that is called nearly constant
+SAME_PLACE = 0.02  # of the view's size: how far two boxes at the same place differ at most
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 
 
@@ -72,11 +74,15 @@ class InstanceConsistency:
             truth = self._checked(plan, ground_truth, (plan.height, plan.width), "ground truth")
         precision = None if truth is None else ViewPrecision(plan, truth)
 
+        reference: dict = {}
+
         def prepare(index: int, prediction: dict) -> Instances:
             crop = plan.views[index].crop
             prediction = self._checked(plan, prediction, (crop.height, crop.width), "prediction")
             if precision is not None:
                 precision.add(index, prediction)
+            if plan.views[index] == View(plan.crop):
+                reference.update(_places(prediction, crop))
             return _instances(prediction)
 
         pairs: list[dict] = [{}] * len(plan.pairs)
@@ -86,6 +92,8 @@ class InstanceConsistency:
         for kind in pairs[0]:
             columns = pairs[0][kind]
             record[kind] = {name: [pair[kind][name] for pair in pairs] for name in columns}
+        if reference:
+            record["reference"] = reference
         if precision is not None:
             record["AP"] = precision.result()
         return record
@@ -142,15 +150,15 @@ class InstanceConsistency:
         return found
 
 
-def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) -> dict:
-    """Means over images with 95 % intervals, each ``{"value", "low", "high", "images"}``, under
-    ``"mask"`` (if there are masks) and ``"box"``.
+def statistics(records: list[dict]) -> dict:
+    """Sorted records to the tree of statistics, under ``"mask"`` (if there are masks) and ``"box"``.
 
     In percent but for the jitters. Scores of at least 0.5 and IoU above 0.9 unless stated.
 
     ================== ======================================================================
     ``AP``              COCO AP of the ``reference``, the ``worst`` and the ``best`` view of each
-                        image, images without ground truth left out
+                        image, images without ground truth in the view left out (Zou et al.)
+    ``AP_all``          the same with these images, whose detections are all false (COCO)
     ``mAISC``           2 matched / (|A| + |B|)
     ``pooled``          the same, instances summed over all mean pairs and images
     ``zou``             matched / |A|
@@ -165,39 +173,47 @@ def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) ->
     ``scale_jitter``    mean \\|ln(scale ratio)\\| of the same, scale = sqrt(box area) (boxes)
     ``shift``, ``controls``, ``aliasing_loss``: as for semantic segmentation
     ================== ======================================================================
-
-    ``counts``: ``images``, mean ``pairs``, how many of them are left out as both views are
-    ``empty``, and ``images_without_ground_truth``.
     """
-    records = sorted_records(records)
-    counts = {"images": len(records), "pairs": sum(len(in_mean(record)) for record in records)}
+    return {kind: _of_kind(records, kind) for kind in _kinds(records)}
+
+
+def counts(records: list[dict]) -> dict[str, int]:
+    """``images``, mean ``pairs``, how many of them are left out as both views are ``empty``, and
+    ``images_without_ground_truth`` in the reference view."""
+    found = {"images": len(records), "pairs": sum(len(in_mean(record)) for record in records)}
     for kind in _kinds(records):
-        counts[f"empty_{kind}_pairs"] = sum(
+        found[f"empty_{kind}_pairs"] = sum(
             record[kind]["a"][i] + record[kind]["b"][i] == 0
             for record in records
             for i in in_mean(record)
         )
     if all("AP" in record for record in records):
-        counts["images_without_ground_truth"] = sum(not record["AP"] for record in records)
-    return {**intervals(statistics(records), resamples, seed), "counts": counts}
+        found["images_without_ground_truth"] = sum(
+            not any(has_truth(views.get("reference")) for views in record["AP"].values())
+            for record in records
+        )
+    return found
 
 
-def compare(
-    records_a: list[dict], records_b: list[dict], resamples: int = RESAMPLES, seed: int = 0
-) -> dict:
-    """Paired differences b - a on the same images, in the layout of :func:`summarise`, each
-    ``{"a", "b", "difference", "low", "high", "images"}``.
-
-    Raises:
-        ValueError: the images or the protocols differ.
-    """
-    a, b = paired_records(records_a, records_b)
-    return differences(statistics(a), statistics(b), resamples, seed)
-
-
-def statistics(records: list[dict]) -> dict:
-    """The tree that :func:`summarise` takes intervals of, of sorted records."""
-    return {kind: _of_kind(records, kind) for kind in _kinds(records)}
+def constant(records: list[dict]) -> dict[str, str]:
+    """Whether nothing is found, or the same at the same place of the view in every image."""
+    kinds = _kinds(records)
+    if not any(sum(record["box"]["a"]) + sum(record["box"]["b"]) for record in records):
+        return {f"{kind}/mAISC": "nothing is found" for kind in kinds}
+    found = [record.get("reference") for record in records]
+    if len(records) < 2 or not all(found):
+        return {}
+    first = found[0]
+    same = [
+        one["labels"] == first["labels"]
+        and bool(np.all(np.abs(np.subtract(one["boxes"], first["boxes"])) <= SAME_PLACE))
+        for one in found
+    ]
+    share = sum(same) / len(same)
+    if not first["labels"] or share < NEARLY_ALL:
+        return {}
+    remark = f"nearly constant: the same instances in {100 * share:.1f} % of the images"
+    return {f"{kind}/mAISC": remark for kind in kinds}
 
 
 def _kinds(records: list[dict]) -> list[str]:
@@ -239,12 +255,15 @@ def _of_kind(records: list[dict], kind: str) -> dict:
     ]
     tree: dict = {}
     if all("AP" in record for record in records):
-        found = [record["AP"].get(kind, {}) for record in records]
-        tree["AP"] = {
-            which: AveragePrecision([entry.get(which) for entry in found])
-            for which in ("reference", "worst", "best")
-            if any(which in entry for entry in found)
-        }
+        views = [record["AP"].get(kind, {}) for record in records]
+        tree["AP"], tree["AP_all"] = {}, {}
+        for which in ("reference", "worst", "best"):
+            found = [view.get(which) for view in views]
+            if any(map(has_truth, found)):
+                tree["AP"][which] = AveragePrecision([f if has_truth(f) else None for f in found])
+                # Records from before images without ground truth were kept lack them.
+                if None not in found:
+                    tree["AP_all"][which] = AveragePrecision(found)
     tree["mAISC"] = over_images(aisc)
     tree["pooled"] = pooled("matched", lambda r: [(a + b) / 2 for a, b in zip(r["a"], r["b"])])
     tree["zou"] = over_images(zou)
@@ -334,5 +353,32 @@ def _instances(prediction: dict) -> Instances:
     )
 
 
+def _places(prediction: dict, crop: Box) -> dict:
+    """Labels and boxes of the certain instances of a view, in order of place; boxes in thousandths
+    of the view's size."""
+    certain = prediction["scores"] >= HEADLINE_SCORE
+    size = [crop.width, crop.height] * 2
+    boxes = np.round(prediction["boxes"][certain] / size, 3)
+    rows = sorted(zip(prediction["labels"][certain].tolist(), boxes.tolist()))
+    return {"labels": [label for label, _ in rows], "boxes": [box for _, box in rows]}
+
+
 def _array(values: torch.Tensor | np.ndarray | list) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+INSTANCE = Task(
+    name="instance",
+    scorer=InstanceConsistency,
+    statistics=statistics,
+    columns=(
+        "mask/AP/reference",
+        "mask/mAISC",
+        "mask/controls/same_phase",
+        "mask/aliasing_loss",
+        "box/AP/reference",
+        "box/mAISC",
+    ),
+    constant=constant,
+    counts=counts,
+)

@@ -2,13 +2,6 @@
 
 Shift consistency asks how far a prediction changes when the image moves by a few pixels. A
 :class:`Protocol` says how it is moved, and is stored in every result file.
-
-How the grid is laid out, for a total stride S. The reference crop sits in the centre, and the
-listed shifts move away from it. A control compares an *anchor*, S before the centre along one
-axis, with views at k = -S/2, -1, 0, 1, S/2 from the centre: shifts of S + k. So controls reach no
-further than S from the centre on either side (a shift of S + S/2 counted from the centre would
-take half as much again), the view at k = 0 is the reference, the view at k = 1 the listed 1-pixel
-shift, and neither runs twice. 22 forward passes an image with the default list.
 """
 
 from __future__ import annotations
@@ -16,16 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
-import numpy as np
-
-from aa_plugins.evaluation.bad_images import BadImage
-from aa_plugins.evaluation.views import Box, Pair, View, ViewPlan
+from aa_plugins.evaluation.plan import plan_views, role
+from aa_plugins.evaluation.views import ViewPlan
 
 KINDS = ("grid", "pairs", "circular", "subpixel")
-AROUND_STRIDE = ("same_phase", "near", "half")
 
 # One row a preset. All are re-implementations from the papers' descriptions.
 PRESETS: dict[str, dict] = {
@@ -78,6 +67,8 @@ class Protocol:
             pixels larger than a crop; a random shift lies in [-max_shift, max_shift].
         seed: of the random offsets, together with the image's id.
         controls: shift 0 and the shifts around S.
+        margin: the shifts around S are scored at least that many pixels from every border of
+            both views; where that leaves nothing of an image, its aliasing loss is undefined.
         other_strides: strides of the other models compared; each divides ``stride``.
         crop: ``"stride"``: the largest multiples of S that leave room for the shifts; a number:
             the image less that many pixels; (height, width): that size.
@@ -93,6 +84,7 @@ class Protocol:
     max_shift: int = 32
     seed: int = 0
     controls: bool = True
+    margin: int = 32
     other_strides: tuple[int, ...] = ()
     crop: str | int | tuple[int, int] = "stride"
     zero_pad: bool = False
@@ -105,7 +97,7 @@ class Protocol:
             _whole(self.stride) and self.stride >= 2,
             f"stride is {self.stride!r}; give the model's total stride in pixels, 2 or more",
         )
-        for name in ("pairs", "max_shift", "seed"):
+        for name in ("pairs", "max_shift", "seed", "margin"):
             value = getattr(self, name)
             _require(_whole(value) and value >= 0, f"{name} is {value!r}; give a whole number >= 0")
         for name in ("controls", "zero_pad", "multiples_in_mean"):
@@ -154,7 +146,7 @@ class Protocol:
         shifts = tuple(tuple(int(d) if d.is_integer() else d for d in shift) for shift in shifts)
         _require(len(set(shifts)) == len(shifts), f"shifts {shifts} repeat; list each one once")
         _require(
-            any(self._role(shift) == "mean" for shift in shifts),
+            any(role(self, shift) == "mean" for shift in shifts),
             f"all of shifts {shifts} are multiples of stride {self.stride}, so no shift is left "
             "for the mean; list others",
         )
@@ -199,126 +191,9 @@ class Protocol:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def plan(self, height: int, width: int, image_id: str | int = "") -> ViewPlan:
-        """The views of an image and the pairs to compare.
-
-        Depends on the protocol, the size and the id alone: not on the order of images, the rank or
-        the process.
-
-        Raises:
-            BadImage: the image is too small for the crop and its shifts.
-        """
-        crop = self._reference_crop(height, width, image_id)
-        image = Box(0, 0, height, width)
-        comparisons = list(self._comparisons(image_id))
-        index: dict[View, int] = {}
-        if self.kind != "pairs":  # the reference and the anchors, compared with many, come first
-            for a, *_ in comparisons:
-                index.setdefault(self._view(crop, a), len(index))
-        pairs = []
-        for a, b, role, repeat in comparisons:
-            view_a, view_b = self._view(crop, a), self._view(crop, b, repeat)
-            region = view_a.shown.intersection(view_b.shown).intersection(image)
-            ends = [index.setdefault(view, len(index)) for view in (view_a, view_b)]
-            shift = (b[0] - a[0], b[1] - a[1])
-            pairs.append((*ends, shift, role, region))
-        common = crop
-        for *_, role, region in pairs:
-            if role in AROUND_STRIDE:
-                common = common.intersection(region)
-        views = tuple(index)
-        made = []
-        for a, b, shift, role, region in pairs:
-            region = common if role in AROUND_STRIDE else region
-            _require(
-                region.height > 0 and region.width > 0,
-                f"image {image_id!r} ({height}x{width}): views {crop.height}x{crop.width} shifted "
-                f"by {shift} don't overlap; use a larger image or smaller shifts",
-            )
-            made.append(Pair(a, b, shift, role, region, views[a].box(region), views[b].box(region)))
-        circular = self.kind == "circular"
-        return ViewPlan(image_id, height, width, crop, circular, views, tuple(made))
-
-    def _comparisons(self, image_id: str | int) -> Iterator[tuple]:
-        """(offset of a, offset of b, role, repeat of b) from the reference crop, in pixels."""
-        centre = (0, 0)
-        if self.pairs:
-            digest = hashlib.sha256(f"{self.seed}/{image_id}".encode()).digest()
-            random = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-            for _ in range(self.pairs):
-                yield (*self._draw(random), "mean", 0)
-        for shift in self.shifts:
-            yield centre, shift, self._role(shift), 0
-        if not self.controls:
-            return
-        yield centre, centre, "noise_floor", 1
-        half = self.stride // 2
-        steps = ((0, "same_phase"), (-1, "near"), (1, "near"), (-half, "half"), (half, "half"))
-        for k, role in steps:
-            yield (-self.stride, 0), (k, 0), role, 0
-            yield (0, -self.stride), (0, k), role, 0
-
-    def _draw(self, random: np.random.Generator) -> tuple[tuple[int, int], tuple[int, int]]:
-        while True:
-            if self.kind == "pairs":
-                low, high = -((self.max_shift + 1) // 2), self.max_shift // 2
-                a, b = random.integers(low, high + 1, size=(2, 2)).tolist()
-            else:
-                a, b = [0, 0], random.integers(-self.max_shift, self.max_shift + 1, size=2).tolist()
-            if self._role((b[0] - a[0], b[1] - a[1])) == "mean":
-                return tuple(a), tuple(b)
-
-    def _role(self, shift: tuple[float, float]) -> str:
-        strides = (self.stride, *self.other_strides)
-        multiple = any(all(d % stride == 0 for d in shift) for stride in strides)
-        return "multiple" if multiple and not self.multiples_in_mean else "mean"
-
-    def _view(self, crop: Box, offset: tuple[float, float], repeat: int = 0) -> View:
-        whole = (math.trunc(offset[0]), math.trunc(offset[1]))
-        if self.kind == "circular":
-            return View(crop, roll=whole, repeat=repeat)
-        fraction = (float(offset[0] - whole[0]), float(offset[1] - whole[1]))
-        return View(crop.moved(*whole), fraction=fraction, repeat=repeat)
-
-    def _reference_crop(self, height: int, width: int, image_id: str | int) -> Box:
-        reach = self._reach()
-        size = self.crop
-        if size == "stride":
-            size = tuple(
-                (length - 2 * room) // self.stride * self.stride
-                for length, room in zip((height, width), reach, strict=True)
-            )
-        elif _whole(size):
-            size = (height - size, width - size)
-        start = ((height - size[0]) // 2, (width - size[1]) // 2)
-        # The region that the controls share is 1.5 S smaller than a crop.
-        least = 3 * self.stride // 2 + 1 if self.controls else 1
-        if self.crop == "stride":
-            least = math.ceil(least / self.stride) * self.stride
-        wanted = [
-            f"{name} {length} needs {max(crop, least) + 2 * room} or more"
-            for name, length, crop, first, room in zip(
-                ("height", "width"), (height, width), size, start, reach, strict=True
-            )
-            if crop < least or first < room
-        ]
-        if wanted:
-            raise BadImage(
-                image_id,
-                f"{height}x{width} is too small for its crop and shifts at stride "
-                f"{self.stride}: {', '.join(wanted)}; use larger images, a smaller crop, smaller "
-                "shifts or controls=false",
-            )
-        return Box(*start, start[0] + size[0], start[1] + size[1])
-
-    def _reach(self) -> tuple[int, int]:
-        """How far from the reference crop a view can lie along both axes."""
-        if self.kind == "circular" or self.zero_pad:
-            return 0, 0
-        random = (self.max_shift + 1) // 2 if self.kind == "pairs" else self.max_shift
-        least = max(self.stride if self.controls else 0, random if self.pairs else 0)
-        return tuple(
-            max([least, *(math.ceil(abs(shift[axis])) for shift in self.shifts)]) for axis in (0, 1)
-        )
+        """The views of an image and the pairs to compare, see
+        :func:`~aa_plugins.evaluation.plan.plan_views`."""
+        return plan_views(self, height, width, image_id)
 
 
 def preset(name: str, **changes) -> Protocol:

@@ -3,7 +3,7 @@
 ASSC of a pair is the share of overlap pixels to which both views give the same class; mASSC its
 mean over an image's pairs, then over images (Zou et al., BMVC 2020, as understood: no evaluator of
 theirs was published). A scorer turns the predictions on an image's views into a record of counts;
-:func:`summarise` and :func:`compare` turn records into numbers with intervals.
+:data:`SEMANTIC` turns records into numbers with intervals.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import cv2
 import numpy as np
 import torch
 
-from aa_plugins.evaluation.bootstrap import RESAMPLES, Mean, Ratio, differences, intervals
+from aa_plugins.evaluation.agreement import by_shift, controls, in_mean, record_head
+from aa_plugins.evaluation.bootstrap import Mean, Ratio
 from aa_plugins.evaluation.checks import require_finite
+from aa_plugins.evaluation.plan import AROUND_STRIDE
 from aa_plugins.evaluation.protocol import Protocol
-from aa_plugins.evaluation.records import paired_records, sorted_records
-from aa_plugins.evaluation.surface import by_shift, controls, in_mean, record_head
+from aa_plugins.evaluation.task import Task
 from aa_plugins.evaluation.views import Box, Pair, View, ViewPlan
 
 BANDS = (1, 3, 5, 15)
 MARGINS = (0, 4, 8, 16, 32, 64)
+OLD_MARGIN = 32  # of the controls, where a record's plan had none
+NEARLY_ALL = 0.99  # the share of one class above which a predictor is called nearly constant
 
 
 class SemanticConsistency:
@@ -113,7 +116,9 @@ class SemanticConsistency:
         classes: np.ndarray,
     ) -> dict:
         """Counts of pixels of a pair; adds to (2, C) intersections and unions of classes."""
-        region = plan.crop if plan.circular else pair.region
+        # A roll shows all pixels in both views; what is kept from borders has borders.
+        whole = plan.circular and pair.role not in AROUND_STRIDE
+        region = plan.crop if whole else pair.region
         cut_a, cut_b = (_aligned(plan.views[i], region) for i in (pair.a, pair.b))
         a, b = cut_a(prediction_a.labels), cut_b(prediction_b.labels)
         equal = a == b
@@ -213,11 +218,11 @@ class SemanticConsistency:
         return {"intersection": intersection.tolist(), "union": union.tolist()}
 
 
-def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) -> dict:
-    """Means over images with 95 % intervals, each ``{"value", "low", "high", "images"}``.
+def statistics(records: list[dict]) -> dict:
+    """Sorted records to the tree of statistics.
 
-    In percent but for ``divergence`` (nats). ``images`` is the number of images on which a value is
-    defined. What needs ground truth, probabilities or a background class is left out without.
+    In percent but for ``divergence`` (nats). What needs ground truth, probabilities or a background
+    class is left out without.
 
     ================== ======================================================================
     ``mIoU``            of the same weights
@@ -234,28 +239,10 @@ def summarise(records: list[dict], resamples: int = RESAMPLES, seed: int = 0) ->
     ``interior``        agreement at least that many pixels from the overlap's edge
     ``shift``           agreement at each shift "dy,dx"; at each distance where shifts are random
     ``controls``        agreement at shift 0 (``noise_floor``), S (``same_phase``), S ± 1 (``near``)
-                        and S ± S/2 (``half``)
+                        and S ± S/2 (``half``), the last three at the margin from borders
     ``aliasing_loss``   agreement at S less the mean of those at S ± 1 and S ± S/2
     ================== ======================================================================
     """
-    return intervals(statistics(sorted_records(records)), resamples, seed)
-
-
-def compare(
-    records_a: list[dict], records_b: list[dict], resamples: int = RESAMPLES, seed: int = 0
-) -> dict:
-    """Paired differences b - a on the same images, in the layout of :func:`summarise`, each
-    ``{"a", "b", "difference", "low", "high", "images"}``.
-
-    Raises:
-        ValueError: the images or the protocols differ.
-    """
-    a, b = paired_records(records_a, records_b)
-    return differences(statistics(a), statistics(b), resamples, seed)
-
-
-def statistics(records: list[dict]) -> dict:
-    """The tree that :func:`summarise` takes intervals of, of sorted records."""
 
     def share(name: str, suffix: str = "", reduce: Callable = np.mean) -> Mean:
         """Mean over the mean pairs of an image of one count over another."""
@@ -293,7 +280,22 @@ def statistics(records: list[dict]) -> dict:
     tree["interior"] = {
         str(margin): share("equal", f"_margin_{margin}" if margin else "") for margin in MARGINS
     }
-    return {**tree, "shift": by_shift(records, agreement), **controls(records, agreement)}
+    inside = [_inside(record) for record in records]
+    return {**tree, "shift": by_shift(records, agreement), **controls(records, inside)}
+
+
+def constant(records: list[dict]) -> dict[str, str]:
+    """Whether nearly all of an image is one class, on average over images."""
+    shares = []
+    for record in records:
+        classes = record["classes"]
+        # Pixels of both views: what they share counts in both.
+        pixels = np.add(classes["intersection"], classes["union"])
+        shares.append(pixels.max() / max(pixels.sum(), 1))
+    share = float(np.mean(shares))
+    if share < NEARLY_ALL:
+        return {}
+    return {"mASSC": f"nearly constant: {100 * share:.1f} % of an image are one class"}
 
 
 def _shares(record: dict, name: str, suffix: str = "") -> list[float | None]:
@@ -301,6 +303,13 @@ def _shares(record: dict, name: str, suffix: str = "") -> list[float | None]:
     pairs = record["pairs"]
     counts = pairs[name if name == "correct" else name + suffix]
     return [n / all_ if all_ else None for n, all_ in zip(counts, pairs["pixels" + suffix])]
+
+
+def _inside(record: dict) -> list[float | None]:
+    """Agreement of each pair, that of the controls at the margin from borders. Records from before
+    plans kept a margin scored these pairs on one region, and its margins apart."""
+    kept = "margin" in record or f"pixels_margin_{OLD_MARGIN}" not in record["pairs"]
+    return _shares(record, "equal", "" if kept else f"_margin_{OLD_MARGIN}")
 
 
 @dataclass
@@ -357,3 +366,12 @@ def _bands(labels: np.ndarray, ignore_index: int) -> np.ndarray:
 
 def _count(mask: np.ndarray) -> int:
     return int(np.count_nonzero(mask))
+
+
+SEMANTIC = Task(
+    name="semantic",
+    scorer=SemanticConsistency,
+    statistics=statistics,
+    columns=("mIoU", "mASSC", "controls/same_phase", "aliasing_loss", "fidelity"),
+    constant=constant,
+)

@@ -41,6 +41,10 @@ class Box(NamedTuple):
     def moved(self, dy: int, dx: int) -> Box:
         return Box(self.top + dy, self.left + dx, self.bottom + dy, self.right + dx)
 
+    def inset(self, margin: int) -> Box:
+        """What lies at least ``margin`` pixels inside of all four edges."""
+        return Box(self.top + margin, self.left + margin, self.bottom - margin, self.right - margin)
+
     def intersection(self, other: Box) -> Box:
         return Box(
             max(self.top, other.top),
@@ -92,7 +96,7 @@ class Pair:
     ``half``        shift S ± S/2
     ============== ==========================================================================
 
-    Pairs of the last three roles share one region, so that all are scored on the same pixels.
+    The region is the whole overlap; of the last three roles the overlap less the plan's margin.
     """
 
     a: int
@@ -110,7 +114,8 @@ class ViewPlan:
 
     ``views[i]`` is the i-th input; predictions are handed to the scorers in this order. All views
     have the size of ``crop``, the centred reference crop. Views that later views are compared with
-    come early, so that a scorer fed one view at a time holds few of them.
+    come early, so that a scorer fed one view at a time holds few of them. ``margin`` is the
+    protocol's, or None where the image is too small for it.
     """
 
     image_id: str | int
@@ -120,6 +125,7 @@ class ViewPlan:
     circular: bool
     views: tuple[View, ...]
     pairs: tuple[Pair, ...]
+    margin: int | None = None
 
     def shifted_views(self) -> list[int]:
         """Indices of the views in the mean other than the reference, in order."""

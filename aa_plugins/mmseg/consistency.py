@@ -30,7 +30,7 @@ from aa_plugins.config import check_positive_int
 from aa_plugins.evaluation.bad_images import BadImage, LeftOut
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter, read_records
-from aa_plugins.evaluation.semantic import SemanticConsistency, summarise
+from aa_plugins.evaluation.semantic import SEMANTIC, SemanticConsistency
 from aa_plugins.mmseg.entries import type_name
 from aa_plugins.mmseg.images import ids_of
 from aa_plugins.mmseg.segmentors import (
@@ -164,7 +164,7 @@ class ShiftConsistencyMetric(BaseMetric):
         records = {record["image_id"]: record for record in results}
         if not records:
             self.left_out.require_some(len(self.left_out.reasons))
-        summary = summarise(list(records.values()))
+        summary = SEMANTIC.summarise(list(records.values()))
         Path(self.folder, "summary.json").write_text(json.dumps(summary, indent=1))
         metrics = {}
         for name in HEADLINES:

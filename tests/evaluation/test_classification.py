@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aa_plugins.evaluation import ClassificationConsistency, Protocol, extract, preset
-from aa_plugins.evaluation.classification import compare, summarise
+from aa_plugins.evaluation.classification import CLASSIFICATION
 
 LIST = Protocol(stride=8, shifts=((1, 0), (0, 2), (-3, 3)), controls=False)
 
@@ -23,7 +23,7 @@ def test_hand_computed():
         record("b", [3, 3, 0, 3], label=0),
         record("c", [4, 4, 4, 4], label=2),
     ]
-    found = summarise(records)
+    found = CLASSIFICATION.summarise(records)
     values = {name: entry["value"] for name, entry in found["shift"].items()}
     assert values == pytest.approx({"1,0": 100, "0,2": 200 / 3, "-3,3": 200 / 3})
     assert found["agreement"]["value"] == pytest.approx(100 * (2 / 3 + 2 / 3 + 1) / 3)
@@ -38,7 +38,7 @@ def test_hand_computed():
 
 
 def test_without_labels():
-    found = summarise([record(i, [torch.eye(5)[i % 5]] * 4) for i in range(3)])
+    found = CLASSIFICATION.summarise([record(i, [torch.eye(5)[i % 5]] * 4) for i in range(3)])
     assert found["agreement"]["value"] == 100
     assert "accuracy" not in found and "correct_within" not in found
 
@@ -57,10 +57,10 @@ def test_a_classifier_that_reads_every_eighth_pixel():
         return made
 
     blind, full = records(8), records(1)
-    found = summarise(blind)
+    found = CLASSIFICATION.summarise(blind)
     assert found["controls"]["same_phase"]["value"] == 100
     assert found["aliasing_loss"]["low"] > 10
-    difference = compare(blind, full)["agreement"]
+    difference = CLASSIFICATION.compare(blind, full)["agreement"]
     assert difference["b"] > 95
     assert difference["low"] > 20
 
@@ -70,7 +70,7 @@ def test_zhang_preset():
     plan = protocol.plan(256, 256, "x")
     assert len(plan.views) == 2
     scorer = ClassificationConsistency(protocol, 5)
-    found = summarise([scorer.score(plan, [np.eye(5)[3], np.eye(5)[2]], 3)])
+    found = CLASSIFICATION.summarise([scorer.score(plan, [np.eye(5)[3], np.eye(5)[2]], 3)])
     assert (found["agreement"]["value"], found["accuracy"]["value"]) == (0, 50)
     assert "unanimous_within" not in found  # no view is a reference
 

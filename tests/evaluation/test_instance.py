@@ -6,7 +6,7 @@ import torch
 from pycocotools import mask as rle_codec
 
 from aa_plugins.evaluation import Box, InstanceConsistency, Protocol, preset
-from aa_plugins.evaluation.instance import compare, summarise
+from aa_plugins.evaluation.instance import INSTANCE
 
 CLASSES = 4
 ONE = Protocol(stride=8, shifts=((4, 0),), controls=False)  # overlap: all but four rows
@@ -59,7 +59,7 @@ def ground_truth(things, crowd=()):
 
 
 def aisc(a, b, name="mAISC", kind="mask", **options):
-    entry = summarise([score(a, b, **options)])[kind]
+    entry = INSTANCE.summarise([score(a, b, **options)])[kind]
     for part in name.split("/"):
         entry = entry[part]
     return entry["value"]
@@ -72,7 +72,7 @@ THINGS = [A, B, C]
 @pytest.mark.parametrize("form", ["rle", "tensor"])
 @pytest.mark.parametrize("kind", ["mask", "box"])
 def test_identical_predictions(kind, form):
-    found = summarise([score(THINGS, THINGS, form=form)])[kind]
+    found = INSTANCE.summarise([score(THINGS, THINGS, form=form)])[kind]
     for name in ("mAISC", "pooled", "zou", "worst"):
         assert found[name]["value"] == 100
     assert {entry["value"] for entry in found["iou"].values()} == {100}
@@ -85,7 +85,7 @@ def test_identical_predictions(kind, form):
 def test_boxes_alone():
     record = score(THINGS, THINGS[:2], form=None)
     assert "mask" not in record
-    assert summarise([record])["box"]["mAISC"]["value"] == pytest.approx(80)
+    assert INSTANCE.summarise([record])["box"]["mAISC"]["value"] == pytest.approx(80)
 
 
 @pytest.mark.parametrize("kind", ["mask", "box"])
@@ -108,7 +108,7 @@ def test_a_class_flip():
 def test_empty_pairs():
     both, one = score([], [], "both"), score(THINGS, [], "one")
     full = score(THINGS, THINGS, "full")
-    found = summarise([both, one, full])
+    found = INSTANCE.summarise([both, one, full])
     assert found["mask"]["mAISC"]["value"] == 50
     assert found["mask"]["mAISC"]["images"] == 2
     assert found["mask"]["zou"]["value"] == 50
@@ -148,28 +148,28 @@ def test_two_predictions_compete_for_one():
 def test_iou_and_score_curves():
     wide = thing(10, 10, 20, 20)
     narrow = thing(10, 10, 20, 17, score=0.6)  # IoU 0.85
-    found = summarise([score([wide], [narrow])])["mask"]
+    found = INSTANCE.summarise([score([wide], [narrow])])["mask"]
     assert {iou: entry["value"] for iou, entry in found["iou"].items()} == pytest.approx(
         {f"{iou / 100:.2f}": 100 * (iou < 85) for iou in range(50, 100, 5)} | {"mean": 70}
     )
     assert found["mAISC"]["value"] == 0
     # At 0.7 one view is empty; at 0.3 and below a faint copy joins.
     faint = thing(50, 50, score=0.31)
-    found = summarise([score([wide, faint], [{**wide, "score": 0.6}, faint])])["mask"]["score"]
+    found = INSTANCE.summarise([score([wide, faint], [{**wide, "score": 0.6}, faint])])["mask"]["score"]
     assert {t: entry["value"] for t, entry in found.items()} == {
         "0.05": 100,
         "0.3": 100,
         "0.5": 100,
         "0.7": 0,
     }
-    found = summarise([score([wide, faint], [wide])])["mask"]["score"]
+    found = INSTANCE.summarise([score([wide, faint], [wide])])["mask"]["score"]
     assert found["0.3"]["value"] == pytest.approx(200 / 3)
     assert found["0.5"]["value"] == 100
 
 
 def test_sizes():
     small, medium = thing(10, 10, 31, 31), thing(10, 10, 33, 40)
-    found = summarise([score([small, medium], [medium])])["mask"]["size"]
+    found = INSTANCE.summarise([score([small, medium], [medium])])["mask"]["size"]
     assert found["small"]["value"] == 0
     assert found["medium"]["value"] == 100
     assert found["large"] == {"value": None, "low": None, "high": None, "images": 0}
@@ -177,13 +177,13 @@ def test_sizes():
 
 def test_jitter():
     moved = thing(21, 12)
-    found = summarise([score([thing(20, 10, 40, 40)], [thing(21, 12, 40, 40)])])["box"]
+    found = INSTANCE.summarise([score([thing(20, 10, 40, 40)], [thing(21, 12, 40, 40)])])["box"]
     assert found["centre_jitter"]["value"] == pytest.approx(5**0.5)
     assert found["scale_jitter"]["value"] == 0
-    found = summarise([score([thing(20, 10, 20, 20)], [thing(20, 10, 20, 16)])])["box"]
+    found = INSTANCE.summarise([score([thing(20, 10, 20, 20)], [thing(20, 10, 20, 16)])])["box"]
     assert found["centre_jitter"]["value"] == 2
     assert found["scale_jitter"]["value"] == pytest.approx(np.log(20 / 16) / 2)
-    found = summarise([score([A], [moved]), score([A], [], 1)])["box"]
+    found = INSTANCE.summarise([score([A], [moved]), score([A], [], 1)])["box"]
     assert found["centre_jitter"]["images"] == 1
 
 
@@ -267,7 +267,7 @@ def test_worst_and_best_view():
     # Reference, then shifts; the third shift finds nothing, the second all.
     first = record(1, [[A], [A], things, []])
     second = record(2, [things, things, things, things])
-    found = summarise([json.loads(json.dumps(r)) for r in (first, second)])
+    found = INSTANCE.summarise([json.loads(json.dumps(r)) for r in (first, second)])
     for kind in ("mask", "box"):
         values = {which: entry["value"] for which, entry in found[kind]["AP"].items()}
         # Class 2 is found in one of two images: recall 1/2 at precision 1, 51 of 101 points.
@@ -275,7 +275,7 @@ def test_worst_and_best_view():
         assert values["worst"] == pytest.approx(100 * 51 / 101)
         assert values["best"] == 100
         assert found[kind]["AP"]["worst"]["images"] == 2
-    difference = compare([first, second], [{**second, "image_id": 1}, second])
+    difference = INSTANCE.compare([first, second], [{**second, "image_id": 1}, second])
     entry = difference["mask"]["AP"]["worst"]
     assert entry["difference"] == pytest.approx(100 * 50 / 101)
     assert entry["low"] == 0
@@ -288,12 +288,12 @@ def test_images_without_ground_truth_are_counted():
     empty = scorer.score(plan, views, ground_truth([]))
     crowd = scorer.score(ONE.plan(*SIZE, 2), views, ground_truth([A, B], crowd=(0, 1)))
     usual = scorer.score(ONE.plan(*SIZE, 3), views, ground_truth(THINGS))
-    found = summarise([empty, crowd, usual])
+    found = INSTANCE.summarise([empty, crowd, usual])
     assert found["counts"]["images_without_ground_truth"] == 2
     assert found["mask"]["AP"]["worst"]["value"] == pytest.approx(100)
     assert found["mask"]["AP"]["worst"]["images"] == 1
     assert found["mask"]["mAISC"]["images"] == 3
-    found = summarise([empty, crowd])
+    found = INSTANCE.summarise([empty, crowd])
     assert "AP" not in found["mask"]
 
 
@@ -304,7 +304,7 @@ def test_zou_worst_preset():
     box = [40, 40, 60, 60]
     truth = {"labels": [0], "boxes": [box], "masks": None}
     record = InstanceConsistency(protocol, CLASSES).score(plan, views, truth)
-    found = summarise([record])["box"]
+    found = INSTANCE.summarise([record])["box"]
     assert found["AP"]["worst"]["value"] == pytest.approx(100)
     assert found["zou"]["value"] == 100
 
@@ -319,7 +319,7 @@ def test_controls_of_a_detector_that_snaps_to_its_stride(kind):
         dy, dx = view.crop.top + view.roll[0], view.crop.left + view.roll[1]
         boxes = np.array([[50 - dx, 50 - dy, 75 - dx, 70 - dy]], float)
         views.append({"scores": [1.0], "labels": [1], "boxes": (boxes / 16).round() * 16})
-    found = summarise([InstanceConsistency(protocol, CLASSES).score(plan, views)])["box"]
+    found = INSTANCE.summarise([InstanceConsistency(protocol, CLASSES).score(plan, views)])["box"]
     assert found["controls"]["noise_floor"]["value"] == 100
     assert found["controls"]["same_phase"]["value"] == 100
     assert found["aliasing_loss"]["value"] > 20
@@ -337,12 +337,12 @@ def test_circular_protocols_ignore_ground_truth():
 def test_compare():
     good = [score(THINGS, THINGS, i) for i in range(4)]
     bad = [score(THINGS, THINGS[: i % 2 + 1], i) for i in range(4)]
-    entry = compare(bad, good)["mask"]["mAISC"]
+    entry = INSTANCE.compare(bad, good)["mask"]["mAISC"]
     assert entry["a"] == pytest.approx(100 * (2 / 4 + 4 / 5) / 2)
     assert entry["difference"] == pytest.approx(100 - entry["a"])
     assert 0 < entry["low"] < entry["difference"] < entry["high"]
     with pytest.raises(ValueError, match="in one alone"):
-        compare(good, good[1:])
+        INSTANCE.compare(good, good[1:])
 
 
 def test_errors_name_the_image():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aa_plugins.evaluation import Protocol, SemanticConsistency, extract
-from aa_plugins.evaluation.semantic import compare, summarise
+from aa_plugins.evaluation.semantic import SEMANTIC
 
 CLASSES = 4
 GRID = Protocol(stride=8)
@@ -47,7 +47,7 @@ def pixelwise(view):
 @pytest.mark.parametrize("kind", ["grid", "circular", "pairs"])
 def test_equivariant_predictor_is_perfectly_consistent(kind):
     protocol = Protocol(kind=kind, stride=8, pairs=4 if kind == "pairs" else 0, max_shift=8)
-    found = summarise(run(pixelwise, protocol))
+    found = SEMANTIC.summarise(run(pixelwise, protocol))
     for name in ("mIoU", "mASSC", "valid", "class_mean", "fidelity", "worst"):
         assert (found[name]["value"], found[name]["low"]) == (100, 100)
     for control in found["controls"].values():
@@ -57,14 +57,14 @@ def test_equivariant_predictor_is_perfectly_consistent(kind):
 
 
 def test_subpixel_shifts_of_an_equivariant_predictor_only_move_contours():
-    found = summarise(run(pixelwise, Protocol(kind="subpixel", stride=8)))
+    found = SEMANTIC.summarise(run(pixelwise, Protocol(kind="subpixel", stride=8)))
     assert 80 < found["mASSC"]["value"] < 100
     assert found["shift"]["0.25,0"]["value"] > found["shift"]["0.5,0.5"]["value"]
     assert found["controls"]["same_phase"]["value"] == 100
 
 
 def test_constant_predictor_is_consistent_and_useless():
-    found = summarise(run(lambda view: torch.zeros(view.shape, dtype=torch.long)))
+    found = SEMANTIC.summarise(run(lambda view: torch.zeros(view.shape, dtype=torch.long)))
     assert found["mASSC"]["value"] == 100
     assert found["mIoU"]["value"] < 20
     assert found["fidelity"]["value"] < 50
@@ -72,7 +72,7 @@ def test_constant_predictor_is_consistent_and_useless():
 
 @pytest.mark.parametrize("kind", ["grid", "circular"])
 def test_predictor_periodic_with_the_stride_loses_to_aliasing_alone(kind):
-    found = summarise(run(decimating, Protocol(kind=kind, stride=8)))
+    found = SEMANTIC.summarise(run(decimating, Protocol(kind=kind, stride=8)))
     assert found["controls"]["same_phase"]["value"] == 100
     assert found["controls"]["noise_floor"]["value"] == 100
     assert found["controls"]["near"]["value"] < 100
@@ -108,7 +108,7 @@ def test_hand_computed():
     assert record["classes"] == {"intersection": [0, 1, 1], "union": [2, 2, 2]}
     # In the reference crop, row 2 alone has ground truth: 1 0 0 against 1 0 2.
     assert record["iou"] == {"intersection": [1, 1, 0], "union": [2, 1, 1]}
-    found = summarise([record])
+    found = SEMANTIC.summarise([record])
     assert found["mASSC"]["value"] == 50
     assert found["valid"]["value"] == pytest.approx(200 / 3)
     assert found["fidelity"]["value"] == pytest.approx(100 / 3)
@@ -191,7 +191,7 @@ def test_probabilities():
         middle = (p + q) / 2
         expected = (p * np.log(p / middle) + q * np.log(q / middle)).sum(0).mean() / 2
         assert found == pytest.approx(expected, rel=1e-4)
-    assert summarise([record])["divergence"]["value"] == pytest.approx(
+    assert SEMANTIC.summarise([record])["divergence"]["value"] == pytest.approx(
         record["pairs"]["divergence"][0]
     )
     # One-hot opposites are ln 2 apart; equal ones not at all.
@@ -209,7 +209,7 @@ def test_circular_probabilities_are_unrolled():
     def predict(view):
         return torch.stack([view.sigmoid(), 1 - view.sigmoid(), 0 * view, 0 * view])
 
-    found = summarise(run(predict, protocol))
+    found = SEMANTIC.summarise(run(predict, protocol))
     assert found["mASSC"]["value"] == 100
     assert found["divergence"]["value"] < 1e-6
 
@@ -218,33 +218,33 @@ def test_miou_pools_the_images():
     records = run(pixelwise, seeds=range(2))
     records[0]["iou"] = {"intersection": [100, 0, 0, 0], "union": [100, 0, 0, 0]}
     records[1]["iou"] = {"intersection": [300, 0, 0, 0], "union": [400, 100, 0, 0]}
-    assert summarise(records)["mIoU"]["value"] == pytest.approx(100 * (400 / 500 + 0) / 2)
+    assert SEMANTIC.summarise(records)["mIoU"]["value"] == pytest.approx(100 * (400 / 500 + 0) / 2)
 
 
 def test_two_models_compared():
     good, bad = run(pixelwise), run(decimating)
-    found = compare(bad, good[::-1])
+    found = SEMANTIC.compare(bad, good[::-1])
     entry = found["mASSC"]
-    assert entry["a"] == summarise(bad)["mASSC"]["value"]
+    assert entry["a"] == SEMANTIC.summarise(bad)["mASSC"]["value"]
     assert entry["b"] == 100
     assert entry["difference"] == pytest.approx(entry["b"] - entry["a"])
     assert 0 < entry["low"] <= entry["difference"] <= entry["high"]
     assert entry["images"] == 3
     assert found["aliasing_loss"]["high"] < 0
     with pytest.raises(ValueError, match="in one alone"):
-        compare(good, bad[:2])
+        SEMANTIC.compare(good, bad[:2])
     with pytest.raises(ValueError, match="different protocols"):
-        compare(good, run(pixelwise, Protocol(stride=8, seed=1)))
+        SEMANTIC.compare(good, run(pixelwise, Protocol(stride=8, seed=1)))
 
 
 def test_summary_does_not_depend_on_the_order():
     records = run(decimating, seeds=range(5))
-    assert summarise(records) == summarise(records[::-1])
+    assert SEMANTIC.summarise(records) == SEMANTIC.summarise(records[::-1])
 
 
 def test_random_shifts_are_summarised_by_distance():
     protocol = Protocol(kind="circular", stride=8, pairs=6, max_shift=5)
-    found = summarise(run(decimating, protocol))
+    found = SEMANTIC.summarise(run(decimating, protocol))
     assert set(found["shift"]) <= {"1", "2", "3", "4", "5"}
     assert list(found["shift"]) == sorted(found["shift"])
 
@@ -324,7 +324,7 @@ def test_all_pixels_ignored():
     scorer = SemanticConsistency(GRID, CLASSES, background=0)
     record = scorer.score(plan, labels, np.full((48, 48), 255))
     other = scorer.score(GRID.plan(48, 48, 1), labels, np.zeros((48, 48), int))
-    found = summarise([record, other])
+    found = SEMANTIC.summarise([record, other])
     assert found["mASSC"]["images"] == 2
     assert found["fidelity"]["images"] == found["valid"]["images"] == 1
     assert found["foreground"] == {"value": None, "low": None, "high": None, "images": 0}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from aa_plugins.datasets import write_shapes
-from aa_plugins.evaluation.instance import summarise
+from aa_plugins.evaluation.instance import INSTANCE
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.layers import filters_of
 from aa_plugins.torchvision import CocoImages, build_detector, evaluate, protocol_of, train
@@ -58,7 +58,7 @@ def test_a_detector_is_measured_and_the_run_resumes(detector, data, tmp_path):
 
     records = run()
     assert [record["image_id"] for record in records] == [1, 2] and "AP" in records[0]
-    assert "mAISC" in summarise(records)["mask"]
+    assert "mAISC" in INSTANCE.summarise(records)["mask"]
     assert run(resume=True) == records
     # Killed after the first image, in the middle of a line.
     path = tmp_path / "out/records.0of1.jsonl"
@@ -270,7 +270,7 @@ def test_images_of_crowds_alone_and_images_too_small(detector, copy, tmp_path, c
     with caplog.at_level(logging.WARNING):
         records = measure(detector[0], opened(folder, annotations), FEW, tmp_path / "out")
     assert [record["image_id"] for record in records] == [1, 2]
-    assert summarise(records)["counts"]["images_without_ground_truth"] == 2
+    assert INSTANCE.summarise(records)["counts"]["images_without_ground_truth"] == 2
     assert "1 of 3 images were left out" in caplog.text and "too small" in caplog.text
     annotations["images"] = annotations["images"][2:]
     annotations["annotations"] = []

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from aa_plugins.evaluation import Protocol, SemanticConsistency, extract
-from aa_plugins.evaluation.semantic import summarise
+from aa_plugins.evaluation.semantic import SEMANTIC
 from aa_plugins.training import PhaseAverage, divergence, moved_views, phase_average
 from tests.training.shared import CLASSES, Classifier, Equivariant, Subsampling, images, seeded
 
@@ -65,7 +65,7 @@ def test_all_phases_have_no_aliasing_loss_as_evaluation_measures_it():
             plan = protocol.plan(64, 64, number)
             views = [module(extract(image, view)[None])[0].softmax(0) for view in plan.views]
             records.append(scorer.score(plan, views))
-        loss[phases] = summarise(records)["aliasing_loss"]
+        loss[phases] = SEMANTIC.summarise(records)["aliasing_loss"]
     assert loss[1]["low"] > 5
     assert loss[16]["low"] <= 0.5 and abs(loss[16]["value"]) < 0.5
 

@@ -14,6 +14,7 @@ def record_head(plan: ViewPlan, protocol: Protocol) -> dict:
     return {
         "image_id": plan.image_id,
         "protocol": protocol.fingerprint(),
+        "margin": plan.margin,
         "shifts": [list(pair.shift) for pair in plan.pairs],
         "roles": [pair.role for pair in plan.pairs],
     }
@@ -44,11 +45,17 @@ def by_shift(records: list[dict], agreements: Agreements) -> dict[str, Mean]:
     return {key: Mean([found.get(key) for found in curve], 100) for key in keys}
 
 
-def controls(records: list[dict], agreements: Agreements) -> dict:
+def controls(records: list[dict], agreements: Agreements, borders: bool = True) -> dict:
     """Agreement of the control pairs and the aliasing-specific loss, in percent.
 
     The loss is the agreement at shift S less the mean over the pairs at S ± 1 and S ± S/2: at S the
-    sampling phase is the same, so what disagrees there is border and context.
+    sampling phase is the same, so what disagrees there is border and context. All of these pairs
+    keep the same margin from borders, see :mod:`aa_plugins.evaluation.plan`; images that are too
+    small for the margin have no loss.
+
+    Args:
+        borders: predictions have a place in the view, so that borders matter; not so where they
+            are of the view as a whole.
     """
 
     def by_role(*roles: str) -> list[float | None]:
@@ -60,9 +67,12 @@ def controls(records: list[dict], agreements: Agreements) -> dict:
     roles = ("noise_floor", "same_phase", "near", "half")
     if not any(role in roles for record in records for role in record["roles"]):
         return {}
+    kept = [not borders or record.get("margin", 0) is not None for record in records]
     loss = [
-        None if same is None or other is None else same - other
-        for same, other in zip(by_role("same_phase"), by_role("near", "half"), strict=True)
+        same - other if inside and same is not None and other is not None else None
+        for inside, same, other in zip(
+            kept, by_role("same_phase"), by_role("near", "half"), strict=True
+        )
     ]
     found = {role: Mean(by_role(role), 100) for role in roles}
     return {"controls": found, "aliasing_loss": Mean(loss, 100)}
