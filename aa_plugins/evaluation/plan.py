@@ -11,7 +11,9 @@ A network pads at the borders of a view, and what that does falls off with the d
 The aliasing-specific loss compares pairs at S with pairs at S + k, so it must see the same borders
 in both, or it would find a loss in networks without any subsampling. Each of these pairs is scored
 on its own overlap, whose edges are borders of its views, less a margin: so the pixels of all pairs
-lie at the same distances from the nearest border, beginning at the margin.
+lie at the same distances from the nearest border, beginning at the margin (where images are rolled,
+at the margin or a little further in). What a network does beyond the margin still differs between
+shifts; :mod:`aa_plugins.evaluation.null` measures how much that can be.
 """
 
 from __future__ import annotations

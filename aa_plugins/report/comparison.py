@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from aa_plugins.evaluation.task import Task
 from aa_plugins.report.page import Report
 
 Records = list[dict]
@@ -12,8 +13,7 @@ Records = list[dict]
 def comparison(
     title: str,
     records: Mapping[str, Records],
-    summarise: Callable[[Records], dict],
-    compare: Callable[[Records, Records], dict],
+    task: Task,
     metrics: tuple[str, ...] | None = None,
     notes: Mapping[str, object] | None = None,
 ) -> Report:
@@ -21,15 +21,16 @@ def comparison(
 
     Args:
         records: of each model, by name, in the order to show.
-        summarise, compare: of the task, from aa_plugins.evaluation.
-        metrics: the tables' columns.
+        task: what the records are of.
+        metrics: the tables' columns; the task's unless given.
         notes: how the records came about.
     """
     names = list(records)
     differences = {
-        f"{later} - {earlier}": compare(records[earlier], records[later])
+        f"{later} - {earlier}": task.compare(records[earlier], records[later])
         for position, later in enumerate(names)
         for earlier in names[:position]
     }
-    results = {name: summarise(found) for name, found in records.items()}
-    return Report(title, results, differences, notes or {}, metrics=metrics)
+    results = {name: task.summarise(found) for name, found in records.items()}
+    columns = task.columns if metrics is None else metrics
+    return Report(title, results, differences, notes or {}, metrics=columns)

@@ -2,7 +2,9 @@
 
 A tree of results is ``{variant: {metric: entry}}`` where an entry is a number, or a value with its
 interval, ``{"value", "low", "high"}``, or a dictionary of further entries (a curve, controls …).
-A tree of differences is the same with ``{"difference", "low", "high"}``.
+A tree of differences is the same with ``{"difference", "low", "high"}``. An entry may say what was
+resampled (``unit``, ``block``), have a second interval over trainings, too (``seeds_low``,
+``seeds_high``), and a ``remark`` that is printed beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +16,15 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows of cells; the first column names the row."""
+    """A header and rows of cells; the first column names the row.
+
+    Args:
+        caption: a line below, such as what intervals are over.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
 
     def text(self) -> str:
         """Aligned columns for a terminal."""
@@ -27,12 +34,14 @@ class Table:
             "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
             for line in lines
         ]
-        return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+        below = ["", self.caption] if self.caption else []
+        return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:], *below])
 
     def markdown(self) -> str:
         """A Markdown table, numbers to the right."""
         lines = [self.header, ("---",) + ("---:",) * (len(self.header) - 1), *self.rows]
-        return "\n".join(f"| {' | '.join(_escape_pipes(line))} |" for line in lines)
+        table = "\n".join(f"| {' | '.join(_escape_pipes(line))} |" for line in lines)
+        return f"{table}\n\n{self.caption}" if self.caption else table
 
     def html(self) -> str:
         """An HTML table."""
@@ -40,7 +49,8 @@ class Table:
             "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)
             for tag, line in [("th", self.header), *(("td", row) for row in self.rows)]
         ]
-        return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+        table = "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+        return f"{table}\n<p>{escape(self.caption)}</p>" if self.caption else table
 
 
 def result_table(results: Mapping[str, Mapping], metrics: Sequence[str] | None = None) -> Table:
@@ -102,24 +112,49 @@ def label(metric: str) -> str:
     return metric.replace("/", " ").replace("_", " ")
 
 
+def units(entries: Sequence[object]) -> str:
+    """What the intervals of entries are over, in words; empty if none says."""
+    entries = [e for e in entries if isinstance(e, Mapping) and e.get("low") is not None]
+    said = []
+    if any(entry.get("unit") == "image" for entry in entries):
+        said.append("images, taken to be independent")
+    if any(entry.get("unit") == "sequence" for entry in entries):
+        said.append("whole sequences")
+    blocks = sorted({entry["block"] for entry in entries if entry.get("unit") == "block"})
+    if blocks:
+        span = " to ".join(map(str, dict.fromkeys((blocks[0], blocks[-1]))))
+        said.append(f"blocks of {span} frames within sequences")
+    if not said:
+        return ""
+    over = f"95 % intervals [over {' or '.join(said)}]"
+    if any("seeds_low" in entry for entry in entries):
+        over += " and ⟨over these and seeds⟩"
+    return f"{over}."
+
+
 def _table(corner: str, trees: Mapping[str, Mapping], metrics: Sequence[str], key: str) -> Table:
-    rows = [(name, *(_cell(find(tree, m), key) for m in metrics)) for name, tree in trees.items()]
-    return Table((corner, *map(label, metrics)), tuple(rows))
+    entries = {name: [find(tree, metric) for metric in metrics] for name, tree in trees.items()}
+    rows = [(name, *(_cell(entry, key) for entry in found)) for name, found in entries.items()]
+    caption = units([entry for found in entries.values() for entry in found])
+    return Table((corner, *map(label, metrics)), tuple(rows), caption)
 
 
 def _cell(entry: Mapping | float | None, key: str) -> str:
     if not isinstance(entry, Mapping):
         entry = {key: entry}
     value, low, high = (entry.get(name) for name in (key, "low", "high"))
+    seeds = [entry[name] for name in ("seeds_low", "seeds_high") if entry.get(name) is not None]
     sign = "+" if key == "difference" else ""
+    remark = f" ({entry['remark']})" if "remark" in entry else ""
     if value is None:
-        return ABSENT
+        return ABSENT + remark
     if low is None or high is None:
         # A difference alone would be read as a finding.
-        return ABSENT if key == "difference" else _number(value, value)
-    reach = max(map(abs, (value, low, high)))
-    low, high = _number(low, reach, sign), _number(high, reach, sign)
-    return f"{_number(value, reach, sign)} [{low}, {high}]"
+        return ABSENT if key == "difference" else _number(value, value) + remark
+    reach = max(map(abs, (value, low, high, *seeds)))
+    said = [_number(number, reach, sign) for number in (value, low, high, *seeds)]
+    wider = f" ⟨{said[3]}, {said[4]}⟩" if seeds else ""
+    return f"{said[0]} [{said[1]}, {said[2]}]{wider}{remark}"
 
 
 def _number(value: float, reach: float, sign: str = "") -> str:

@@ -77,9 +77,9 @@ def test_undefined_images_are_left_out_and_counted():
     assert compared["x"]["difference"] == pytest.approx(2.0)  # images 1 and 3 alone
     assert compared["x"]["images"] == 2
     empty = intervals({"x": Mean([None, None])})["x"]
-    assert empty == {"value": None, "low": None, "high": None, "images": 0}
+    assert empty == {"value": None, "low": None, "high": None, "images": 0, "unit": "image"}
     single = intervals({"x": Mean([4.0])})["x"]
-    assert single == {"value": 4.0, "low": None, "high": None, "images": 1}
+    assert single == {"value": 4.0, "low": None, "high": None, "images": 1, "unit": "image"}
 
 
 def test_seeded_and_in_blocks():
@@ -101,7 +101,13 @@ def test_an_average_over_trainings_sees_the_same_resamples():
     expected = np.mean([part.estimate(weights) for part in parts], axis=0)
     assert np.allclose(Average(parts).estimate(weights), expected)
     once, thrice = {"x": parts[0]}, average([{"x": parts[0]}] * 3)
-    assert intervals(thrice)["x"] == pytest.approx(intervals(once)["x"])
+    several, single = intervals(thrice)["x"], intervals(once)["x"]
+    for name in ("value", "low", "high", "images"):
+        assert several[name] == pytest.approx(single[name])
+    # Trainings that are all alike add nothing.
+    assert (several["seeds_low"], several["seeds_high"]) == pytest.approx(
+        (several["low"], several["high"])
+    )
 
 
 def test_averages_are_paired_training_by_training():

@@ -172,7 +172,10 @@ def test_sizes():
     found = INSTANCE.summarise([score([small, medium], [medium])])["mask"]["size"]
     assert found["small"]["value"] == 0
     assert found["medium"]["value"] == 100
-    assert found["large"] == {"value": None, "low": None, "high": None, "images": 0}
+    assert found["large"] == {
+        **{"value": None, "low": None, "high": None},
+        **{"images": 0, "unit": "image"},
+    }
 
 
 def test_jitter():
@@ -312,7 +315,7 @@ def test_zou_worst_preset():
 @pytest.mark.parametrize("kind", ["circular", "grid"])
 def test_controls_of_a_detector_that_snaps_to_its_stride(kind):
     """Boxes are rounded to multiples of the stride in the view: consistent at shift S alone."""
-    protocol = Protocol(kind=kind, stride=16)
+    protocol = Protocol(kind=kind, stride=16, margin=4)
     plan = protocol.plan(112, 112, 0)
     views = []
     for view in plan.views:

@@ -17,11 +17,12 @@ protocols = st.builds(
     kind=st.sampled_from(["grid", "circular"]),
     stride=st.sampled_from([2, 4, 7, 8, 16]),
     shifts=st.lists(
-        st.tuples(st.integers(-9, 9), st.integers(-9, 9)).filter(lambda s: any(d % 2 for d in s)),
+        st.tuples(st.integers(-9, 9), st.integers(-9, 9)).filter(lambda s: any(d % 2 and d % 7 for d in s)),
         max_size=4,
         unique=True,
     ).map(tuple),
     controls=st.booleans(),
+    margin=st.sampled_from([0, 4, 32]),
 ) | st.builds(
     Protocol,
     kind=st.sampled_from(["grid", "pairs", "circular"]),
@@ -47,7 +48,6 @@ def test_plan_keeps_its_promises(protocol, height, width, image_id):
         assert view.crop.intersection(Box(0, 0, height, width)) == view.crop
         assert (view.crop.height, view.crop.width) == (plan.crop.height, plan.crop.width)
         assert view.crop.height % protocol.stride == view.crop.width % protocol.stride == 0
-    around = set()
     for pair in plan.pairs:
         a, b = views[pair.a][(..., *pair.box_a.slices)], views[pair.b][(..., *pair.box_b.slices)]
         assert a.numel() > 0
@@ -62,12 +62,23 @@ def test_plan_keeps_its_promises(protocol, height, width, image_id):
         elif pair.role == "multiple":
             assert not any(d % protocol.stride for d in pair.shift)
         elif pair.role != "noise_floor":
-            around.add(pair.region)
+            # As far from the borders of both views as from those of all other such pairs.
+            size = (plan.crop.height, plan.crop.width)
+            for axis in (0, 1):
+                ends = [
+                    end
+                    for box in (pair.box_a, pair.box_b)
+                    for end in (box[axis], size[axis] - box[axis + 2])
+                ]
+                shift = pair.shift[axis]
+                assert min(ends) >= (plan.margin or 0)
+                assert plan.circular or sorted(ends) == [plan.margin or 0] * 2 + [(plan.margin or 0) + shift] * 2
             distance = max(pair.shift) - protocol.stride
             half = protocol.stride // 2
             assert abs(distance) in {"same_phase": [0], "near": [1], "half": [half]}[pair.role]
             assert min(pair.shift) == 0
-    assert len(around) == protocol.controls  # one region for all of them
+    room = min(plan.crop.height, plan.crop.width) - 3 * protocol.stride // 2
+    assert (plan.margin is None) == (not protocol.controls or room <= 2 * protocol.margin)
 
 
 def test_default_grid():

@@ -8,7 +8,9 @@ from aa_plugins.evaluation import Protocol, SemanticConsistency, extract
 from aa_plugins.evaluation.semantic import SEMANTIC
 
 CLASSES = 4
-GRID = Protocol(stride=8)
+GRID = Protocol(stride=8, margin=4)
+
+NOTHING = {"value": None, "low": None, "high": None, "images": 0, "unit": "image"}
 
 
 def image(seed, height=48, width=56):
@@ -46,7 +48,8 @@ def pixelwise(view):
 
 @pytest.mark.parametrize("kind", ["grid", "circular", "pairs"])
 def test_equivariant_predictor_is_perfectly_consistent(kind):
-    protocol = Protocol(kind=kind, stride=8, pairs=4 if kind == "pairs" else 0, max_shift=8)
+    pairs = 4 if kind == "pairs" else 0
+    protocol = Protocol(kind=kind, stride=8, pairs=pairs, max_shift=8, margin=4)
     found = SEMANTIC.summarise(run(pixelwise, protocol))
     for name in ("mIoU", "mASSC", "valid", "class_mean", "fidelity", "worst"):
         assert (found[name]["value"], found[name]["low"]) == (100, 100)
@@ -72,7 +75,7 @@ def test_constant_predictor_is_consistent_and_useless():
 
 @pytest.mark.parametrize("kind", ["grid", "circular"])
 def test_predictor_periodic_with_the_stride_loses_to_aliasing_alone(kind):
-    found = SEMANTIC.summarise(run(decimating, Protocol(kind=kind, stride=8)))
+    found = SEMANTIC.summarise(run(decimating, Protocol(kind=kind, stride=8, margin=4)))
     assert found["controls"]["same_phase"]["value"] == 100
     assert found["controls"]["noise_floor"]["value"] == 100
     assert found["controls"]["near"]["value"] < 100
@@ -327,5 +330,5 @@ def test_all_pixels_ignored():
     found = SEMANTIC.summarise([record, other])
     assert found["mASSC"]["images"] == 2
     assert found["fidelity"]["images"] == found["valid"]["images"] == 1
-    assert found["foreground"] == {"value": None, "low": None, "high": None, "images": 0}
+    assert found["foreground"] == NOTHING
     assert found["boundary"]["1"]["images"] == 0

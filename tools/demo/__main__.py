@@ -15,8 +15,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the laboratory's packages are
 
 from aa_plugins.datasets import write_shapes
-from aa_plugins.evaluation import instance, semantic
 from aa_plugins.evaluation.records import read_records
+from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.report import Report, flip_picture, write_json
 from aa_plugins.report.comparison import comparison
 from aa_plugins.report.elements import Picture, png
@@ -90,9 +90,7 @@ def report_on(configs: dict[str, Path], data: Path, out: Path) -> Report:
     """Tables, paired differences and a picture from what the test runs left behind."""
     records = {variant: read_records(out / variant / "shift_consistency")[1] for variant in configs}
     notes = {"command": "make demo", "seed": 0, "data": str(data)}
-    report = comparison(
-        "Shift consistency", records, semantic.summarise, semantic.compare, COLUMNS, notes
-    )
+    report = comparison("Shift consistency", records, TASKS["semantic"], COLUMNS, notes)
     picture = flips(configs, data, out)
     picture.savefig(out / "flips.png")
     shown = Picture(
@@ -124,8 +122,7 @@ def instances(out: Path) -> dict[str, dict[str, float | None]]:
     report = comparison(
         "Shift consistency of instances",
         records,
-        instance.summarise,
-        instance.compare,
+        TASKS["instance"],
         INSTANCE_COLUMNS,
         {"command": "make demo", "seed": 1, "data": str(data)},
     )

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from aa_plugins.config import AAConfig
+from aa_plugins.evaluation.tasks import TASKS
 
 CLAIM_DIRECTIONS = ("higher", "lower", "zero")
 
@@ -86,7 +87,7 @@ class Experiment:
         title: for tables.
         config: config file of the host, trained with each variant's filter in place of its own.
         data: folder of the data set below the root of all data.
-        task: "semantic" or "instance".
+        task: a name in `aa_plugins.evaluation.tasks.TASKS`.
         seeds: of the trainings.
         variants: name to fields of AAConfig, and `options` of the host that are the variant's own.
         columns: metrics of the tables.
@@ -144,8 +145,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(experiment: Experiment, path: Path) -> None:
-    if experiment.task not in ("semantic", "instance"):
-        raise ValueError(f"{path}: task={experiment.task!r} is neither semantic nor instance")
+    if experiment.task not in TASKS:
+        raise ValueError(
+            f"{path}: task={experiment.task!r}; choose one of {', '.join(TASKS)}"
+        )
     for name in experiment.variants:
         if not name.replace("-", "").isalnum():
             raise ValueError(f"{path}: variant {name!r} names a folder: letters, digits, hyphens")

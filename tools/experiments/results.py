@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aa_plugins.evaluation import instance, semantic
 from aa_plugins.evaluation.bootstrap import average, differences, intervals
 from aa_plugins.evaluation.records import paired_records, read_records
+from aa_plugins.evaluation.resampling import units_of
+from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.report.table import find
 from experiments.plan import Claim, Experiment
 
-TASKS = {"semantic": semantic, "instance": instance}
 SEEDS_FOR_A_VERDICT = 3
 
 
