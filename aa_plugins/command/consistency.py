@@ -21,26 +21,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aa_plugins.command.networks import add_networks, load_networks, names_of, task_of_all
+from aa_plugins.command.networks import add_networks, load_networks, names_of
 from aa_plugins.command.options import add_out, add_resume
 
 if TYPE_CHECKING:
     from aa_plugins.evaluation.protocol import Protocol
     from aa_plugins.hosts.interface import Network
-
-COLUMNS = {
-    "classification": ("accuracy", "agreement", "controls/same_phase", "aliasing_loss"),
-    "semantic": ("mIoU", "mASSC", "controls/same_phase", "aliasing_loss", "fidelity"),
-    "instance": (
-        "mask/AP/reference",
-        "mask/mAISC",
-        "mask/controls/same_phase",
-        "mask/aliasing_loss",
-        "box/AP/reference",
-        "box/mAISC",
-    ),
-}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_networks(parser, "*")
@@ -67,43 +53,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if bool(args.networks) == bool(args.records):
         raise ValueError("give either networks, with --weights, or --records NAME=DIR")
-    task, records, protocol = measured(args.records) if args.records else measure(args)
-    from aa_plugins.evaluation import classification, instance, semantic
+    rows = args.records or measure(args)
+    from aa_plugins.evaluation.tasks import task_of
     from aa_plugins.report.comparison import comparison
 
-    of = {"classification": classification, "semantic": semantic, "instance": instance}[task]
+    headers, records = read(rows)
     command = " ".join(["aa-plugins consistency", *args.arguments])
-    notes = {"command": command, "protocol": protocol.to_dict()}
-    title = "Shift consistency"
-    report = comparison(title, records, of.summarise, of.compare, COLUMNS[task], notes)
+    notes = {"command": command, "protocol": next(iter(headers.values()))["protocol"]}
+    if any(header["left_out"] for header in headers.values()):
+        notes["left_out"] = {name: header["left_out"] for name, header in headers.items()}
+    report = comparison("Shift consistency", records, task_of(headers), notes=notes)
     report.save(args.out, "consistency")
     print(f"{report.text()}\n\nSaved as {args.out}/consistency.json, .md and .html")
 
 
-def measured(rows: list[str]) -> tuple[str, dict[str, list[dict]], Protocol]:
-    """The task, the records that runs have left in folders by name, and the first's protocol."""
-    from aa_plugins.evaluation.protocol import Protocol
+def read(rows: list[str]) -> tuple[dict[str, dict], dict[str, list[dict]]]:
+    """Headers and records that runs have left in folders, by name, of NAME=DIR."""
     from aa_plugins.evaluation.records import read_records
 
     folders = dict(row.split("=", 1) for row in rows if "=" in row)
     if len(folders) != len(rows):
         raise ValueError(f"--records {' '.join(rows)}: give each as NAME=DIR, each name once")
     found = {name: read_records(folder) for name, folder in folders.items()}
-    tasks = {name: task_of(header, records) for name, (header, records) in found.items()}
-    if len(set(tasks.values())) > 1:
-        raise ValueError(f"records of several tasks ({tasks}): compare those of one")
-    header = next(iter(found.values()))[0]
-    records = {name: records for name, (_, records) in found.items()}
-    return tasks[next(iter(tasks))], records, Protocol.from_dict(header["protocol"])
+    return {n: header for n, (header, _) in found.items()}, {n: r for n, (_, r) in found.items()}
 
 
-def task_of(header: dict, records: list[dict]) -> str:
-    """The task of records; those without one in their header are older than it."""
-    return header.get("task") or ("semantic" if "iou" in records[0] else "instance")
-
-
-def measure(args: argparse.Namespace) -> tuple[str, dict[str, list[dict]], Protocol]:
-    """Run every network on every view; interrupted, --resume goes on.
+def measure(args: argparse.Namespace) -> list[str]:
+    """Run every network on every view and say where its records are, as NAME=DIR; interrupted,
+    --resume goes on.
 
     All networks are loaded, and with them all that is wrong is found, before one is measured.
     """
@@ -113,11 +90,9 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, list[dict]], Proto
     networks = load_networks(args, **images)
     protocol = choose_protocol(args, list(networks.values()))
     print(f"{protocol.label}; records and the report go to {args.out}", flush=True)
-    records = {
-        name: network.measure(protocol, args.out / name, args.resume, args.num_gpus)
-        for name, network in networks.items()
-    }
-    return task_of_all(networks), records, protocol
+    for name, network in networks.items():
+        network.measure(protocol, args.out / name, args.resume, args.num_gpus)
+    return [f"{name}={args.out / name}" for name in networks]
 
 
 def refuse_records(folder: Path, resume: bool) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 from aa_plugins.evaluation.bootstrap import average, differences, intervals
 from aa_plugins.evaluation.records import paired_records, read_records
-from aa_plugins.evaluation.resampling import units_of
 from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.report.table import find
 from experiments.plan import Claim, Experiment

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from aa_plugins.evaluation.records import read_records, record_files
+from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.hosts import Host, host_of
 from aa_plugins.report.page import write_json
 from experiments.plan import Run
-from aa_plugins.evaluation.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmengine", "detectron2", "numpy")
