@@ -64,7 +64,8 @@ def attempt(image_id: str | int, file: object, load: Callable[[], Read]) -> Read
     try:
         return load()
     except BadImage as error:
-        return BadImage(image_id, error.reason)
+        named = str(file) in error.reason
+        return BadImage(image_id, error.reason if named else f"{file}: {error.reason}")
     except Exception as error:
         said = " ".join(str(error).split()) or "no reason given"
         return BadImage(image_id, f"{file}: {type(error).__name__}: {said}")

@@ -151,7 +151,7 @@ class InstanceConsistency:
 
 
 def statistics(records: list[dict]) -> dict:
-    """Sorted records to the tree of statistics, under ``"mask"`` (if there are masks) and ``"box"``.
+    """Sorted records to the tree of statistics, under ``"mask"``, where there are, and ``"box"``.
 
     In percent but for the jitters. Scores of at least 0.5 and IoU above 0.9 unless stated.
 

@@ -155,7 +155,9 @@ def test_iou_and_score_curves():
     assert found["mAISC"]["value"] == 0
     # At 0.7 one view is empty; at 0.3 and below a faint copy joins.
     faint = thing(50, 50, score=0.31)
-    found = INSTANCE.summarise([score([wide, faint], [{**wide, "score": 0.6}, faint])])["mask"]["score"]
+    found = INSTANCE.summarise([score([wide, faint], [{**wide, "score": 0.6}, faint])])["mask"][
+        "score"
+    ]
     assert {t: entry["value"] for t, entry in found.items()} == {
         "0.05": 100,
         "0.3": 100,

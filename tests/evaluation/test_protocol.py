@@ -17,7 +17,9 @@ protocols = st.builds(
     kind=st.sampled_from(["grid", "circular"]),
     stride=st.sampled_from([2, 4, 7, 8, 16]),
     shifts=st.lists(
-        st.tuples(st.integers(-9, 9), st.integers(-9, 9)).filter(lambda s: any(d % 2 and d % 7 for d in s)),
+        st.tuples(st.integers(-9, 9), st.integers(-9, 9)).filter(
+            lambda s: any(d % 2 and d % 7 for d in s)
+        ),
         max_size=4,
         unique=True,
     ).map(tuple),
@@ -72,7 +74,10 @@ def test_plan_keeps_its_promises(protocol, height, width, image_id):
                 ]
                 shift = pair.shift[axis]
                 assert min(ends) >= (plan.margin or 0)
-                assert plan.circular or sorted(ends) == [plan.margin or 0] * 2 + [(plan.margin or 0) + shift] * 2
+                assert (
+                    plan.circular
+                    or sorted(ends) == [plan.margin or 0] * 2 + [(plan.margin or 0) + shift] * 2
+                )
             distance = max(pair.shift) - protocol.stride
             half = protocol.stride // 2
             assert abs(distance) in {"same_phase": [0], "near": [1], "half": [half]}[pair.role]
