@@ -1,12 +1,11 @@
 """What one forward pass does: which modules run, and who reads which tensor.
 
-The pass runs on fake tensors over a structural copy, so it computes nothing, allocates nothing
-and leaves no trace in the network (several timm models cache what they see in eval mode).
+The pass runs over a structural copy, so it leaves no trace in the network (several timm models
+cache what they see in eval mode), and on fake tensors, which compute and allocate nothing.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +19,9 @@ from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from aa_plugins.surgery.inputs import Inputs, quiet
+from aa_plugins.surgery.twin import tensors_in, twin_of
+
 Shape = tuple[int, ...]
 
 
@@ -27,7 +29,8 @@ Shape = tuple[int, ...]
 class Call:
     """One call of a module: values are numbers given to tensors in the order they appear.
 
-    `numbers` are the integers that it got beside tensors, as a size (H, W) of tokens.
+    `numbers` are the integers that it got beside tensors, as a size (H, W) of tokens; `dtype` and
+    `device` are those of its first output.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Call:
     numbers: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
+    dtype: torch.dtype | None = None
+    device: torch.device | None = None
 
 
 @dataclass(eq=False)
@@ -56,8 +61,18 @@ class Operation:
 
 @dataclass
 class Trace:
-    """All that `antialias` has to know about the forward pass of a network."""
+    """All that `antialias` has to know about the forward pass of a network.
 
+    Attributes:
+        root: name of the module whose forward pass it is: "" for the whole network.
+        may_repeat: whether a module that runs several times can be a site, as it can where the
+            filter has no state.
+        results: values that leave the forward pass, or that the network keeps in an attribute, or
+            that a hook sees, so that no filter may change their size.
+    """
+
+    root: str = ""
+    may_repeat: bool = False
     calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
     operations: list[Operation] = field(default_factory=list)
     readers: dict[int, list[Operation]] = field(default_factory=lambda: defaultdict(list))
@@ -68,8 +83,11 @@ class Trace:
         times = len(self.calls.get(name, ()))
         if times == 0:
             return "the forward pass doesn't reach it"
-        if times > 1:
-            return f"runs {times} times in a forward pass: one filter can't serve several maps"
+        if times > 1 and not self.may_repeat:
+            return (
+                f"runs {times} times in a forward pass: one predicted filter can't serve several "
+                'maps (filter="blur" can)'
+            )
         return None
 
     def sole_readers(self, value: int) -> list[Call]:
@@ -84,24 +102,29 @@ class Trace:
         ]
 
 
-def trace_forward(model: nn.Module, example: torch.Tensor) -> Trace:
-    """Run `model` on fake tensors in eval mode and record what happens.
+def trace_forward(
+    model: nn.Module, inputs: Inputs, root: str = "", fake: bool = True, may_repeat: bool = False
+) -> Trace:
+    """Run `model`, or its module called `root`, in eval mode and record what happens.
 
     Args:
         model: stays as it is.
-        example: (N, C, H, W); only its shape, dtype and device are used.
+        inputs: of the forward pass; on fake tensors only their shapes, dtypes and devices count.
+        fake: on fake tensors; else really, for a forward pass that looks at values.
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    twin.eval()  # not chained: a network whose train() returns nothing is traced too
+    twin = twin_of(model)
     recorder = _Recorder({module: name for name, module in twin.named_modules()})
+    recorder.trace.root, recorder.trace.may_repeat = root, may_repeat
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(quiet(model))
+        if fake:
+            mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            inputs = inputs.map(mode.from_tensor)
         for enter in recorder.hooks():
             stack.callback(enter().remove)
         stack.enter_context(recorder)
-        twin(fake.from_tensor(example))
+        twin.get_submodule(root)(*inputs.args, **inputs.kwargs)
+    recorder.note_what_is_kept()
     return recorder.trace
 
 
@@ -125,6 +148,8 @@ class _Recorder(TorchFunctionMode):
             return
         tensors = _tensors(args)
         values = tuple(self.value(t) for t in tensors)
+        if module._forward_hooks or module._forward_pre_hooks:
+            self.trace.results.update(values)
         numbers = tuple(leaf for leaf in tree_leaves(args) if type(leaf) is int)
         self.scope.append(Call(self.names[module], values, _shapes(tensors), numbers))
         self.trace.calls[self.names[module]].append(self.scope[-1])
@@ -132,11 +157,20 @@ class _Recorder(TorchFunctionMode):
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if module not in self.names:
             return
-        call, tensors = self.scope.pop(), _tensors(output)
+        call, tensors = self.scope.pop(), [tensor for _, tensor in tensors_in(output)]
         call.outputs = tuple(self.value(t) for t in tensors)
         call.output_shapes = _shapes(tensors)
-        if not self.scope:
+        if tensors:
+            call.dtype, call.device = tensors[0].dtype, tensors[0].device
+        if not self.scope or module._forward_hooks:
             self.trace.results.update(call.outputs)
+
+    def note_what_is_kept(self) -> None:
+        """Maps that the forward pass left in attributes are read by who knows whom."""
+        for module in self.names:
+            for _, tensor in tensors_in(vars(module)):
+                if id(tensor) in self.values:
+                    self.trace.results.add(self.values[id(tensor)])
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
