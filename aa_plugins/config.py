@@ -32,7 +32,7 @@ class AAConfig:
         kernel_size: taps along each axis. "adaptive": odd, 3 to 7; "blur": 2 to 7; "bank": odd,
             3 to 7, the widest binomial of the bank (its members are 1, 3, …, kernel_size taps).
         groups: channel groups that share one predicted filter. Where it doesn't divide a site's
-            channels, gcd(groups, channels) is used there and reported.
+            channels, their largest divisor below it is used there and reported.
         normalize: "group" (softmax over each group's taps: DC gain 1) or "joint" (softmax over
             all groups and taps, as the published code does; with init="paper" only).
         init: "binomial" (starts as the fixed blur), "identity" (starts as the unmodified

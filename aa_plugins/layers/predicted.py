@@ -85,7 +85,7 @@ class PredictedFilter(nn.Module):
         if channels % groups:
             raise ValueError(
                 f"groups={groups} does not divide channels={channels}: choose a divisor of "
-                f"{channels}, or gcd(groups, channels) as antialias() does"
+                f"{channels}: antialias() takes the largest that isn't above groups"
             )
         self.channels = channels
         self.kernel_size = kernel_size

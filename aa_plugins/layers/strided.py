@@ -7,6 +7,7 @@ output. Conversion only adds the filter as a child.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +24,15 @@ class Filtered(InPlace):
 class FilterBefore(Filtered):
     """Filters what the module reads: the place after the preceding nonlinearity."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(self.prefilter(x))
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(self.prefilter(x), *args, **kwargs)
 
 
 class FilterAfter(Filtered):
     """Runs the module at stride 1 and filters what it computed."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.postfilter(super().forward(x))
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.postfilter(super().forward(*args, **kwargs))
 
 
 class FilterAfterReLU(Filtered):
@@ -105,6 +106,11 @@ def convert(module: nn.Module, mixin: type[Filtered], layer: nn.Module) -> None:
     mix_in(module, mixin)
 
 
+def filter_of(module: nn.Module) -> nn.Module | None:
+    """The filter that a converted module holds."""
+    return getattr(module, "prefilter", getattr(module, "postfilter", None))
+
+
 def make_dense(module: nn.Module) -> None:
     """Set the stride of a convolution or a pool to 1; a merging layer has none to set."""
     if not hasattr(module, "stride"):
@@ -112,7 +118,8 @@ def make_dense(module: nn.Module) -> None:
     if pads_as_same(module):
         module.same_stride = _pair(module.stride)
         mix_in(module, SamePadded)
-    module.stride = (1, 1) if isinstance(module.stride, tuple) else 1
+    stride = module.stride
+    module.stride = 1 if isinstance(stride, int) else type(stride)([1] * len(stride))
 
 
 def pads_as_same(module: nn.Module) -> bool:

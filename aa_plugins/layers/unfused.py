@@ -22,9 +22,12 @@ class Unfused(InPlace):
     switch_to_deploy = property(_hidden)
 
 
-def keep_unfused(model: nn.Module, name: str) -> None:
-    """Hide how the module called `name` and those around it, but for `model`, are fused."""
-    while name:
+def keep_unfused(model: nn.Module, name: str, root: str = "") -> None:
+    """Hide how the module called `name` and those around it, up to `root`, are fused.
+
+    A whole network that fuses the convolutions and norms below it keeps its blocks.
+    """
+    while name != root:
         module = model.get_submodule(name)
         if any(hasattr(module, method) for method in FUSIONS):
             mix_in(module, Unfused)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from math import gcd
 from typing import Any
 
 import torch
@@ -11,33 +10,46 @@ from torch import nn
 
 from aa_plugins.config import AAConfig
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
-from aa_plugins.layers.strided import Filtered, convert, make_dense
-from aa_plugins.layers.unfused import keep_unfused
+from aa_plugins.layers.strided import Filtered
+from aa_plugins.surgery.convert import convert_site
+from aa_plugins.surgery.follow import follow
+from aa_plugins.surgery.guard import guard
 from aa_plugins.surgery.report import AntialiasReport, ConvertedSite
 from aa_plugins.surgery.rows import Site, Skipped
 from aa_plugins.surgery.sites import find_sites
+from aa_plugins.surgery.verify import verify as compare
 
 
 def antialias(
     model: nn.Module,
     config: AAConfig | dict[str, Any] | None = None,
     *,
-    example: torch.Tensor | None = None,
+    example: Any = None,
     dry_run: bool = False,
+    verify: bool = True,
 ) -> AntialiasReport:
     """Put a low-pass filter before every subsampling of `model`, in place.
 
     Names of parameters and buffers stay as they are; a predicted filter adds keys below
     `prefilter` or `postfilter`, the fixed blur adds none. Sites are found by one forward pass on
-    fake tensors, which computes nothing and leaves the network as it is. Blocks that timm could
-    fuse for deployment (`reparameterize_model`) are fused no more where they hold a filter.
+    fake tensors, or a real one where the forward pass looks at values; of a network that can't be
+    followed as a whole, such as a detector, the part that can be is converted, its backbone.
+
+    The conversion proves itself before anything changes: each site, run densely and subsampled,
+    is compared with the module it was, and the whole network likewise, on a real input. A site
+    that doesn't hold is left alone and reported; `report.notes` say what could not be seen. All
+    of it happens on copies. A converted network whose filters another tool then loses (a norm
+    folded, a module exchanged) raises at its next forward pass. Blocks that timm could fuse for
+    deployment (`reparameterize_model`) are fused no more where they hold a filter.
 
     Args:
         model: any network from images (N, C, H, W) to whatever; load its weights first.
         config: which filter, and at which sites.
-        example: an input of the network, of which only shape, dtype and device count; needed only
-            where neither the network's own configuration nor a usual size says what it takes.
+        example: what the network takes: a tensor, a tuple of positional or a dict of keyword
+            arguments; needed only where neither the network's own configuration nor a usual size
+            says. Where its values are all equal, only its shape, dtype and device count.
         dry_run: report what would be done, and leave the network as it is.
+        verify: compare; costs two forward passes on a small input.
 
     Raises:
         ValueError: where there is nothing to convert, a name pattern matches no site, the forward
@@ -52,15 +64,36 @@ def antialias(
         )
     if config.filter == "none":
         return AntialiasReport(config)
-    sites, denied = find_sites(model, example)
+    followed = follow(model, example, may_repeat=config.filter == "blur")
+    sites, denied = find_sites(followed)
     _check_patterns(config, sites)
     report = AntialiasReport(config, skipped=denied)
+    chosen = []
     for site in sites:
         reason = _unwanted(site, config)
         if reason is None:
-            report.sites.append(_convert_site(model, site, config, dry_run))
+            chosen.append(site)
         else:
             report.skipped.append(Skipped(site.name, site.kind, reason))
+    if followed.part:
+        report.notes.append(f"only {followed.part} could be followed, and is converted")
+    if verify and chosen:
+        verdict = compare(followed, chosen)
+        report.notes.extend(verdict.notes)
+        report.skipped.extend(
+            Skipped(site.name, site.kind, verdict.failed[site.name])
+            for site in chosen
+            if site.name in verdict.failed
+        )
+        chosen = verdict.sites
+    for site in chosen:
+        device = torch.device("meta") if dry_run else site.device
+        layer = build_filter(config, site.channels, site.stride, device, site.dtype)
+        report.sites.append(_row(site, layer, config))
+        if not dry_run:
+            convert_site(model, site, layer, followed.part)
+    if chosen and not dry_run:
+        guard(model, chosen)
     if not report.sites and not dry_run:
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in report.skipped)
         raise ValueError(
@@ -93,18 +126,7 @@ def _check_patterns(config: AAConfig, sites: list[Site]) -> None:
             )
 
 
-def _convert_site(model: nn.Module, site: Site, config: AAConfig, dry_run: bool) -> ConvertedSite:
-    host = model.get_submodule(site.host)
-    like = torch.empty(0, device="meta") if dry_run else next(model.parameters())
-    layer = build_filter(config, site.channels, site.stride, like)
-    if not dry_run:
-        layer.train(host.training)
-        dense = (site.name,) if site.dense is None else site.dense
-        for name in dense:
-            make_dense(model.get_submodule(name))
-        convert(host, site.mixin, layer)
-        for name in (site.host, *dense):
-            keep_unfused(model, name)
+def _row(site: Site, layer: nn.Module, config: AAConfig) -> ConvertedSite:
     return ConvertedSite(
         name=site.name,
         kind=site.kind,
@@ -118,17 +140,25 @@ def _convert_site(model: nn.Module, site: Site, config: AAConfig, dry_run: bool)
 
 
 def build_filter(
-    config: AAConfig, channels: int, stride: int, like: torch.Tensor | None = None
+    config: AAConfig,
+    channels: int,
+    stride: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """The filter that `config` asks for, on the device and in the dtype of `like`."""
-    factory = {} if like is None else {"device": like.device, "dtype": like.dtype}
-    shared = {"stride": stride, "pad_mode": config.pad_mode, **factory}
+    """The filter that `config` asks for, for a map of `channels`."""
+    shared = {"stride": stride, "pad_mode": config.pad_mode, "device": device, "dtype": dtype}
     if config.filter == "blur":
         return BlurPool2d(channels, config.kernel_size, **shared)
-    groups = gcd(config.groups, channels)
+    groups = largest_divisor(channels, config.groups)
     predicted = {"groups": groups, "init": config.init, "predictor": config.predictor, **shared}
     predicted["predictor_input"] = config.predictor_input
     if config.filter == "bank":
         taps = config.taps or tuple(range(1, config.kernel_size + 1, 2))
         return FilterBankPool2d(channels, taps, **predicted)
     return AdaptiveBlurPool2d(channels, config.kernel_size, normalize=config.normalize, **predicted)
+
+
+def largest_divisor(channels: int, most: int) -> int:
+    """The largest divisor of `channels` that isn't above `most`."""
+    return next(d for d in range(min(channels, most), 0, -1) if channels % d == 0)

@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from aa_plugins.layers import strided
-from aa_plugins.layers.strided import pads_as_same, stride_of
+from aa_plugins.layers.strided import stride_of
+from aa_plugins.surgery.places import after_nonlinearity
 from aa_plugins.surgery.rows import Names, Site, Skipped
-from aa_plugins.surgery.trace import Call, Operation, Trace
+from aa_plugins.surgery.trace import Operation, Trace
 
 BLUR = re.compile(r"(Adaptive)?BlurPool2d|FilterBankPool2d")
 KINDS = ((nn.Conv2d, "conv"), (nn.MaxPool2d, "max_pool"), (nn.AvgPool2d, "avg_pool"))
@@ -24,12 +25,6 @@ WIDEST_STRIDE = 4
 # Modules that cut the image into windows without a strided convolution.
 NO_OVERLAP = "patch embedding: its windows don't overlap"
 PATCHES = ("Gemma4PatchEmbed", "LearnableDct2d", "NaFlexEmbeds", "SpaceToDepth")
-
-# What acts on each pixel alone, so that subsampling may wait until after it.
-POINTWISE_TYPES = (nn.modules.batchnorm._BatchNorm, nn.Identity, nn.modules.dropout._DropoutNd)
-POINTWISE_NAMES = re.compile(r"Frozen(BatchNorm|BatchNormAct)2d|(Layer|Rms|Simple)Norm(Act)?2d")
-ACTIVATION_FILES = ("torch.nn.modules.activation", "timm.layers.activations")
-NO_ACTIVATIONS = ("Softmax", "Softmax2d", "LogSoftmax", "Softmin", "GLU", "MultiheadAttention")
 
 # Functions that lower the resolution of (N, C, H, W) or (N, C, L) maps.
 REDUCING = re.compile(r"conv[12]d|(adaptive_)?(max|avg)_pool[12]d|interpolate|pixel_unshuffle")
@@ -87,7 +82,7 @@ def _why_not(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace) 
     attention = _around(name, modules, ATTENTION)
     if attention is not None:
         return f"inside {attention}: reduces queries, keys or values"
-    stride = module.stride if isinstance(module.stride, tuple) else (module.stride,)
+    stride = (module.stride,) if isinstance(module.stride, int) else tuple(module.stride)
     if min(stride) != max(stride):
         return f"stride {stride} differs between the axes"
     if kind == "stem" and max(module.kernel_size) <= max(stride):
@@ -96,6 +91,8 @@ def _why_not(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace) 
         return f"at stride 1 it would cost {max(stride) ** 2} times as much"
     if not isinstance(module, nn.Conv2d) and call.output_shapes[0][-2:] == (1, 1):
         return "global pool"
+    if getattr(module, "return_indices", False):
+        return "returns indices of its own positions"
     return None
 
 
@@ -112,7 +109,7 @@ def _around(name: str, modules: dict[str, nn.Module], classes: re.Pattern[str]) 
 def _reads_image(name: str, trace: Trace) -> bool:
     """Whether a convolution reads as many channels as the network does."""
     calls = trace.calls.get(name)
-    return bool(calls) and calls[0].input_shapes[0][1] == trace.calls[""][0].input_shapes[0][1]
+    return bool(calls) and calls[0].input_shapes[0][-3] == trace.channels
 
 
 def _conv_site(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace) -> Site:
@@ -120,51 +117,19 @@ def _conv_site(name: str, kind: str, modules: dict[str, nn.Module], trace: Trace
     stride = stride_of(conv)
     if max(conv.kernel_size) == 1 and not any(conv.padding):
         return Site(name, "shortcut", conv.in_channels, stride, name, strided.FilterBefore)
-    host = _after_nonlinearity(trace.calls[name][0], modules, trace)
+    host = after_nonlinearity(name, modules, trace)
     return Site(name, kind, conv.out_channels, stride, host, strided.FilterAfter)
 
 
-def _after_nonlinearity(call: Call, modules: dict[str, nn.Module], trace: Trace) -> str:
-    """The last activation that alone reads what `call` computes, by way of pointwise modules.
-
-    Where something else reads along the way, or an activation serves several places, the filter
-    stays at the module itself.
-    """
-    host, value = call.name, call.outputs[0]
-    while True:
-        readers = [c for c in trace.sole_readers(value) if _is_pointwise(modules[c.name])]
-        if not readers or len(readers[0].outputs) != 1:
-            return host
-        reader = readers[0]
-        value = reader.outputs[0]
-        if _is_nonlinear(modules[reader.name]) and trace.why_not_once(reader.name) is None:
-            host = reader.name
-
-
-def _is_pointwise(module: nn.Module) -> bool:
-    name = type(module).__name__
-    return (
-        isinstance(module, POINTWISE_TYPES)
-        or POINTWISE_NAMES.match(name) is not None
-        or _is_activation(module)
-    )
-
-
-def _is_activation(module: nn.Module) -> bool:
-    cls = type(module)
-    return cls.__module__.startswith(ACTIVATION_FILES) and cls.__name__ not in NO_ACTIVATIONS
-
-
-def _is_nonlinear(module: nn.Module) -> bool:
-    """An activation, or a norm that ends in one (timm's `BatchNormAct2d`)."""
-    return _is_activation(module) or _is_activation(getattr(module, "act", None))
-
-
 def _pool_mixin(pool: nn.Module) -> type[strided.Filtered]:
-    if pads_as_same(pool):
-        return strided.FilterAfter
-    is_max = isinstance(pool, nn.MaxPool2d)
-    return strided.FilterAfterMaxPool if is_max else strided.FilterAfterAvgPool
+    """How a pool is converted: one with a forward of its own keeps that, at stride 1."""
+    for cls, mixin in (
+        (nn.MaxPool2d, strided.FilterAfterMaxPool),
+        (nn.AvgPool2d, strided.FilterAfterAvgPool),
+    ):
+        if type(pool).forward is cls.forward and "forward" not in vars(pool):
+            return mixin
+    return strided.FilterAfter
 
 
 def _reduces(operation: Operation) -> bool:

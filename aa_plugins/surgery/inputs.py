@@ -40,12 +40,17 @@ class Inputs:
         args, kwargs = tree_map_only(torch.Tensor, change, (self.args, dict(self.kwargs)))
         return Inputs(args, kwargs)
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor, in order."""
+        leaves = tree_leaves((self.args, dict(self.kwargs)))
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
     def to_run(self) -> Iterator[Inputs]:
         """Inputs with values, the first of which that the network takes is to be used.
 
         A tensor whose values are all equal, or aren't finite, gave only its shape.
         """
-        tensors = [t for t in tree_leaves((self.args, self.kwargs)) if isinstance(t, torch.Tensor)]
+        tensors = self.tensors()
         generator = torch.Generator().manual_seed(SEED)
 
         def noise(like: torch.Tensor, *size: int) -> torch.Tensor:

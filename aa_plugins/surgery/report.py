@@ -18,7 +18,8 @@ class ConvertedSite:
     Attributes:
         name: the module that carried the stride.
         channels, stride: of the filtered map.
-        groups: channel groups with a filter of their own: gcd(config.groups, channels).
+        groups: channel groups with a filter of their own: the largest divisor
+            of the channels that isn't above `config.groups`.
         place: the module before or after which the filter sits.
         parameters: that the filter added.
     """
@@ -35,11 +36,16 @@ class ConvertedSite:
 
 @dataclass(frozen=True)
 class AntialiasReport:
-    """What `antialias` did: one row a converted site, and what it left alone and why."""
+    """What `antialias` did: one row a converted site, and what it left alone and why.
+
+    Attributes:
+        notes: how the conversion was verified, and what could not be seen.
+    """
 
     config: AAConfig
     sites: list[ConvertedSite] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data."""
@@ -49,7 +55,7 @@ class AntialiasReport:
         rows = [COLUMNS, *map(self._converted_row, self.sites), *map(_skipped_row, self.skipped)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
         lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join([*(line.rstrip() for line in lines), *self.notes])
 
     def _converted_row(self, site: ConvertedSite) -> tuple[str, ...]:
         why = f"filters {site.place}"

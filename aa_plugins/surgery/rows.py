@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from aa_plugins.layers.strided import FilterBefore, Filtered
@@ -24,6 +25,8 @@ class Site:
         host: the module that gets the filter.
         mixin: how `host` is converted.
         dense: modules whose stride becomes 1; where None, the one called `name`.
+        dtype, device: of the map to be filtered, where a forward pass showed it.
+        norm: the norm with running statistics that reads what the filter, at a convolution, gives.
     """
 
     name: str
@@ -33,6 +36,14 @@ class Site:
     host: str
     mixin: type[Filtered]
     dense: tuple[str, ...] | None = None
+    dtype: torch.dtype | None = None
+    device: torch.device | None = None
+    norm: str | None = None
+
+    @property
+    def lowered(self) -> tuple[str, ...]:
+        """Names of the modules whose stride becomes 1."""
+        return (self.name,) if self.dense is None else self.dense
 
     @property
     def place(self) -> str:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+
 from torch import nn
 
+from aa_plugins.layers.strided import FilterAfter, FilterBefore
 from aa_plugins.surgery.families import family_sites
+from aa_plugins.surgery.follow import Followed
 from aa_plugins.surgery.generic import generic_sites, out_of_reach
+from aa_plugins.surgery.places import norm_after
 from aa_plugins.surgery.rows import Site, Skipped
-from aa_plugins.surgery.trace import Trace, trace_forward
+from aa_plugins.surgery.trace import Trace
 
 
-def find_sites(
-    model: nn.Module, example: torch.Tensor | None = None
-) -> tuple[list[Site], list[Skipped]]:
-    """Every site of `model` in module order, and what must not be touched.
-
-    Args:
-        model: stays as it is; its forward pass is run once on fake tensors.
-        example: (N, C, H, W), an input that the network takes; likely ones are tried if missing.
-
-    Raises:
-        ValueError: where the forward pass fails on every likely input.
-    """
-    trace = _trace(model, example)
-    names = {module: name for name, module in model.named_modules()}
-    found: dict[str, Site | Skipped] = {}
+def find_sites(followed: Followed) -> tuple[list[Site], list[Skipped]]:
+    """Every site of a network in module order, and what must not be touched."""
+    trace, model = followed.trace, followed.model
+    inside = followed.part and f"{followed.part}."
+    names = {
+        module: name
+        for name, module in model.named_modules()
+        if name == followed.part or name.startswith(inside)
+    }
+    modules = {name: module for module, name in names.items()}
+    found: dict[str, Site | Skipped] = {row.name: row for row in followed.outside}
     for rule in (family_sites, generic_sites, out_of_reach):
         for row in rule(names, trace):
-            found.setdefault(row.name, _usable(row, trace) if isinstance(row, Site) else row)
-    order = {name: index for index, name in enumerate(names.values())}
+            row = _usable(row, modules, trace) if isinstance(row, Site) else row
+            if row is not None:
+                found.setdefault(row.name, row)
+    order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     rows = sorted(found.values(), key=lambda row: order[row.name])
     return (
         [row for row in rows if isinstance(row, Site)],
@@ -37,39 +39,41 @@ def find_sites(
     )
 
 
-def _usable(site: Site, trace: Trace) -> Site | Skipped:
-    """A site that the forward pass reaches exactly once, or the reason against it."""
+def _usable(site: Site, modules: dict[str, nn.Module], trace: Trace) -> Site | Skipped | None:
+    """A site that the forward pass reaches, with what it computes; or the reason against it.
+
+    None where a hook or an attribute would see the map before it is filtered: the generic rule
+    puts the filter elsewhere.
+    """
     for name in (site.name, site.host):
-        reason = trace.why_not_once(name)
+        # A path that isn't among the modules becomes this place's own module.
+        reason = trace.why_not_once(name) if name in modules else None
         if reason is not None:
             return Skipped(site.name, site.kind, reason)
-    return site
+    if site.host not in (site.name, *_parents(site.name)) and _is_seen(site, trace):
+        return None
+    call = trace.calls[site.name][0]
+    after_conv = site.mixin is FilterAfter and site.host == site.name
+    norm = norm_after(site.name, modules, trace) if after_conv else None
+    return replace(site, dtype=call.dtype, device=call.device, norm=norm)
 
 
-def _trace(model: nn.Module, example: torch.Tensor | None) -> Trace:
-    """The forward pass on `example`, or on the first likely input that the network takes."""
-    if example is not None:
-        return trace_forward(model, example)
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    errors = []
-    for shape in _likely_shapes(model):
-        try:
-            return trace_forward(model, like.new_empty(1, *shape, device=like.device))
-        except Exception as error:  # any error of any network: the next shape may fit
-            errors.append(f"{shape}: {str(error).splitlines()[0] if str(error) else repr(error)}")
-    raise ValueError(
-        f"the forward pass of {type(model).__name__} failed on every likely input "
-        f"({'; '.join(errors)}): call antialias(model, config, example=<an input that it takes>)"
-    )
+def _is_seen(site: Site, trace: Trace) -> bool:
+    """Whether anything but the host gets a map on its way from the dense module to the filter."""
+    before, hosts = site.mixin is FilterBefore, trace.calls[site.host]
+    end = {value for call in hosts for value in (call.inputs if before else call.outputs)}
+    way = [value for name in site.lowered for call in trace.calls[name] for value in call.outputs]
+    seen = set()
+    while way:
+        value = way.pop()
+        if value in seen or (value in end and not before):
+            continue
+        seen.add(value)
+        if value not in end:
+            way += [v for operation in trace.readers[value] for v in operation.outputs]
+    return not seen.isdisjoint(trace.results)
 
 
-def _likely_shapes(model: nn.Module) -> list[tuple[int, int, int]]:
-    """(C, H, W) that the model says it takes, then common ones."""
-    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-    channels, *size = config.get("input_size", (3, 224, 224))
-    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), channels)
-    fixed = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    sizes = [tuple(fixed)] if isinstance(fixed, (tuple, list)) else []
-    sizes += [tuple(size), (224, 224), (256, 256)]
-    shapes = [(count, *size) for count in (channels, first, 3) for size in sizes]
-    return list(dict.fromkeys(shapes))
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts))]

@@ -7,7 +7,6 @@ cache what they see in eval mode), and on fake tensors, which compute and alloca
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -30,7 +28,7 @@ class Call:
     """One call of a module: values are numbers given to tensors in the order they appear.
 
     `numbers` are the integers that it got beside tensors, as a size (H, W) of tokens; `dtype` and
-    `device` are those of its first output.
+    `device` are those of its first output; `parent` is the call that made it.
     """
 
     name: str
@@ -41,6 +39,7 @@ class Call:
     output_shapes: tuple[Shape, ...] = ()
     dtype: torch.dtype | None = None
     device: torch.device | None = None
+    parent: Call | None = None
 
 
 @dataclass(eq=False)
@@ -67,12 +66,14 @@ class Trace:
         root: name of the module whose forward pass it is: "" for the whole network.
         may_repeat: whether a module that runs several times can be a site, as it can where the
             filter has no state.
+        channels: of the image that it reads; 0 where it reads none.
         results: values that leave the forward pass, or that the network keeps in an attribute, or
             that a hook sees, so that no filter may change their size.
     """
 
     root: str = ""
     may_repeat: bool = False
+    channels: int = 0
     calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
     operations: list[Operation] = field(default_factory=list)
     readers: dict[int, list[Operation]] = field(default_factory=lambda: defaultdict(list))
@@ -89,6 +90,11 @@ class Trace:
                 'maps (filter="blur" can)'
             )
         return None
+
+    def takers(self, value: int) -> list[Call]:
+        """Module calls that take `value`, outermost first."""
+        operations = self.readers.get(value, ())
+        return [call for op in operations for call in op.scope if value in call.inputs]
 
     def sole_readers(self, value: int) -> list[Call]:
         """Module calls, outermost first, that take `value` and inside which all reading happens."""
@@ -114,14 +120,14 @@ def trace_forward(
     """
     twin = twin_of(model)
     recorder = _Recorder({module: name for name, module in twin.named_modules()})
+    images = (tensor for tensor in inputs.tensors() if tensor.ndim in (3, 4))
+    recorder.trace.channels = next((image.shape[-3] for image in images), 0)
     recorder.trace.root, recorder.trace.may_repeat = root, may_repeat
     with ExitStack() as stack:
         stack.enter_context(quiet(model))
         if fake:
             mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             inputs = inputs.map(mode.from_tensor)
-        for enter in recorder.hooks():
-            stack.callback(enter().remove)
         stack.enter_context(recorder)
         twin.get_submodule(root)(*inputs.args, **inputs.kwargs)
     recorder.note_what_is_kept()
@@ -129,7 +135,11 @@ def trace_forward(
 
 
 class _Recorder(TorchFunctionMode):
-    """Numbers tensors, notes module calls by hooks and functions by the torch-function mode."""
+    """Numbers tensors, notes module calls by hooks and functions by the torch-function mode.
+
+    Args:
+        names: of the modules of a copy, which get the hooks.
+    """
 
     def __init__(self, names: dict[nn.Module, str]) -> None:
         super().__init__()
@@ -138,31 +148,30 @@ class _Recorder(TorchFunctionMode):
         self.scope: list[Call] = []
         self.values: dict[int, int] = {}
         self.alive: list[torch.Tensor] = []  # or an id would be given twice
+        self.hooked = {m for m in names if m._forward_hooks or m._forward_pre_hooks}
+        for module in names:
+            if not isinstance(module, torch.jit.ScriptModule):  # which isn't a copy
+                module.register_forward_pre_hook(self.enter, prepend=True, with_kwargs=True)
+                module.register_forward_hook(self.leave, prepend=True, with_kwargs=True)
 
-    def hooks(self) -> Iterator[Callable[[], Any]]:
-        yield lambda: module_hooks.register_module_forward_pre_hook(self.enter)
-        yield lambda: module_hooks.register_module_forward_hook(self.leave)
-
-    def enter(self, module: nn.Module, args: Any) -> None:
-        if module not in self.names:
-            return
-        tensors = _tensors(args)
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        tensors = _tensors((args, kwargs))
         values = tuple(self.value(t) for t in tensors)
-        if module._forward_hooks or module._forward_pre_hooks:
+        if module in self.hooked:
             self.trace.results.update(values)
         numbers = tuple(leaf for leaf in tree_leaves(args) if type(leaf) is int)
-        self.scope.append(Call(self.names[module], values, _shapes(tensors), numbers))
-        self.trace.calls[self.names[module]].append(self.scope[-1])
+        parent = self.scope[-1] if self.scope else None
+        call = Call(self.names[module], values, _shapes(tensors), numbers, parent=parent)
+        self.scope.append(call)
+        self.trace.calls[call.name].append(call)
 
-    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module not in self.names:
-            return
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         call, tensors = self.scope.pop(), [tensor for _, tensor in tensors_in(output)]
         call.outputs = tuple(self.value(t) for t in tensors)
         call.output_shapes = _shapes(tensors)
         if tensors:
             call.dtype, call.device = tensors[0].dtype, tensors[0].device
-        if not self.scope or module._forward_hooks:
+        if not self.scope or module in self.hooked:
             self.trace.results.update(call.outputs)
 
     def note_what_is_kept(self) -> None:

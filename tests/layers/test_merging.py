@@ -12,7 +12,7 @@ from torch import nn
 
 from aa_plugins.layers.merging import FilterAfterMerging
 from aa_plugins.layers.strided import convert
-from tests.layers.subsample import Subsample
+from aa_plugins.layers.subsample import Subsample
 
 # Where each family's merging is, and the arguments that build it for 6 channels.
 MAPS = {

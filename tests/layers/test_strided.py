@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from aa_plugins.layers import strided
-from tests.layers.subsample import Subsample
+from aa_plugins.layers.subsample import Subsample
 
 
 def dense(module: nn.Module, mixin: type[strided.Filtered]) -> nn.Module:

@@ -72,12 +72,27 @@ def test_kinds_of_sites_are_switched_on_and_off(off, left):
         assert f"{key}=False" in {row.reason for row in report.skipped}
 
 
-def test_groups_that_do_not_divide_are_replaced_by_their_common_divisor():
+def test_groups_that_do_not_divide_are_replaced_by_the_largest_divisor_below():
     model = timm.create_model("resnet18")
     report = antialias(model, AAConfig(groups=48))
-    assert {site.channels for site in report.sites} == {64, 128, 256, 512}
-    assert {site.groups for site in report.sites} == {16}
+    assert {(site.channels, site.groups) for site in report.sites} == {
+        (64, 32),
+        (128, 32),
+        (256, 32),
+        (512, 32),
+    }
     assert str(report).count("48 groups don't divide") == 7
+
+
+@pytest.mark.parametrize(
+    ("channels", "asked", "found"), [(12, 8, 6), (25, 8, 5), (24, 8, 8), (7, 8, 7), (11, 8, 1)]
+)
+def test_the_largest_divisor_that_is_not_above(channels, asked, found):
+    model = nn.Sequential(nn.Conv2d(3, channels, 1), nn.Conv2d(channels, channels, 3, 2, 1))
+    report = antialias(model, AAConfig(groups=asked, filter="bank"))
+    assert [site.groups for site in report.sites] == [found]
+    assert model[1].postfilter.groups == found
+    assert (f"{asked} groups don't divide {channels} channels" in str(report)) == (found != asked)
 
 
 def test_a_bank_has_the_members_and_the_predictor_that_the_configuration_names():

@@ -22,6 +22,7 @@ from torch import nn
 
 from aa_plugins import AAConfig, AdaptiveBlurPool2d, antialias
 from aa_plugins.diagnostics.equivalence import perturb, relative_difference
+from aa_plugins.surgery.follow import follow
 from aa_plugins.surgery.sites import find_sites
 
 IDENTITY = AAConfig(init="identity")
@@ -90,7 +91,7 @@ class Branches(nn.Module):
 
 
 def test_a_pool_filters_the_map_it_reads():
-    sites, skipped = find_sites(Branches(), IMAGE)
+    sites, skipped = find_sites(follow(Branches(), IMAGE))
     assert {site.name: site.channels for site in sites} == {"right": 10, "pool": 6}
     assert {row.name: row.reason for row in skipped} == {
         "unused": "the forward pass doesn't reach it"
@@ -113,7 +114,7 @@ class Shared(nn.Module):
 
 
 def test_a_shared_module_gets_no_filter():
-    sites, skipped = find_sites(Shared(), IMAGE)
+    sites, skipped = find_sites(follow(Shared(), IMAGE))
     assert [(site.name, site.host) for site in sites] == [("first", "first")]
     assert [row.name for row in skipped] == ["pool"]
     assert "runs 2 times" in skipped[0].reason
@@ -127,7 +128,7 @@ def sequence(*layers: nn.Module) -> nn.Sequential:
     ("layers", "host"),
     [
         ([nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1)], "3"),
-        ([BatchNormAct2d(8), nn.Conv2d(8, 8, 1)], "2"),
+        ([BatchNormAct2d(8), nn.Conv2d(8, 8, 1)], "2.act"),
         ([nn.Dropout2d(), nn.GELU(), nn.Identity(), nn.Hardswish()], "5"),
         ([nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)], "1"),
         ([nn.GroupNorm(2, 8), nn.ReLU()], "1"),  # it averages over positions
@@ -159,7 +160,7 @@ class ReadTwice(nn.Module):
 
 
 def test_the_filter_stays_where_something_else_reads():
-    sites, _ = find_sites(ReadTwice(), IMAGE)
+    sites, _ = find_sites(follow(ReadTwice(), IMAGE))
     assert [(site.name, site.host) for site in sites] == [("conv", "conv")]
 
 
@@ -190,7 +191,7 @@ class Functional(nn.Module):
     ],
 )
 def test_what_is_left_alone_has_a_reason(module, kind, reason):
-    sites, skipped = find_sites(module, IMAGE)
+    sites, skipped = find_sites(follow(module, IMAGE))
     assert not sites
     assert skipped[0].kind == kind
     assert reason in skipped[0].reason
