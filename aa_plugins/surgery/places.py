@@ -50,7 +50,9 @@ def own(model: nn.Module, name: str) -> None:
     if len(paths) > 1:
         parent, _, attribute = name.rpartition(".")
         twin = object.__new__(type(module))
-        vars(twin).update({k: v.copy() if isinstance(v, dict) else v for k, v in vars(module).items()})
+        vars(twin).update(
+            {k: v.copy() if isinstance(v, dict) else v for k, v in vars(module).items()}
+        )
         setattr(model.get_submodule(parent), attribute, twin)
 
 

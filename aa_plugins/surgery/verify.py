@@ -238,9 +238,7 @@ def _rouse(model: nn.Module) -> dict[int, torch.Tensor]:
     return drawn
 
 
-def _difference(
-    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
-) -> str | None:
+def _difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str | None:
     """The first tensor that differs, in words; None where they agree."""
     for path, wanted in expected.items():
         tensor = found.get(path)
