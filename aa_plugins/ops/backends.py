@@ -8,11 +8,11 @@ from types import ModuleType
 
 import torch
 
-# In order of preference. Each module has `unavailable(x)`, `forward` and `backward`; "reference"
-# is the definition, differentiated by autograd and visible to compilers and exporters.
+# In order of preference. Each module has `unavailable(x)`, `forward(inputs)` and
+# `backward(grad, inputs, wanted)` of `FilterInputs`; "reference" is the definition, differentiated
+# by autograd and visible to compilers and exporters.
 BACKENDS = {
     "triton": "aa_plugins.ops.triton_blur",
-    "native": "aa_plugins.ops.native",
     "eager": "aa_plugins.ops.eager",
 }
 VARIABLE = "AA_PLUGINS_BACKEND"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from aa_plugins.ops.backends import check_backend
 from aa_plugins.ops.fused import fused_blur2d
 from aa_plugins.ops.geometry import out_size, pad2d
-from aa_plugins.ops.reference import blur_from_logits
+from aa_plugins.ops.reference import FilterInputs, blur_from_logits
 
 
 def binomial_taps(kernel_size: int) -> torch.Tensor:
@@ -58,7 +58,7 @@ def adaptive_blur2d(
         bank: (L, k²) kernels, of which the taps are then the mixture; a constant, without gradient.
         gate: (G,) in [0, 1]: the share of the taps, the rest being a unit impulse at the central
             tap ⌊k²/2⌋.
-        backend: "triton", "native", "eager" or "reference"; by default what the environment
+        backend: "triton", "eager" or "reference"; by default what the environment
             variable AA_PLUGINS_BACKEND says, or else the first that can run.
 
     Returns:
@@ -79,9 +79,10 @@ def adaptive_blur2d(
     if gate is not None and tuple(gate.shape) != (groups,):
         raise ValueError(f"gate of shape {tuple(gate.shape)}: expected one value a group, {groups}")
     backend = check_backend(backend)
+    inputs = FilterInputs(x, taps, gate, bank, stride, pad_mode, softmax)
     if backend == "reference" or torch.onnx.is_in_onnx_export():
-        return blur_from_logits(x, taps, gate, bank, stride, pad_mode, softmax)
-    return fused_blur2d(x, taps, gate, bank, stride, pad_mode, softmax, backend)
+        return blur_from_logits(inputs)
+    return fused_blur2d(*inputs, backend)
 
 
 def _check_area(taps: torch.Tensor, bank: torch.Tensor | None) -> None:

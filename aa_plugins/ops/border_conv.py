@@ -103,8 +103,8 @@ class Strip:
 
     kept: tuple[slice, ...]  # of the output
     taps: tuple[slice, ...]  # of the weight
-    rows: torch.Tensor  # of the image
-    columns: torch.Tensor
+    rows: tuple[int, ...]  # of the image
+    columns: tuple[int, ...]
     padding: tuple[int, int]
     stride: int
 
@@ -115,20 +115,21 @@ class Strip:
     def unfold(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, C · taps, positions)."""
         # The shorter index first: the copy in between is then a strip already.
-        (first, a), (second, b) = self._axes()
+        (first, a), (second, b) = self._axes(x)
         return F.unfold(x.index_select(first, a).index_select(second, b), **self._windows())
 
     def fold(self, x: torch.Tensor, grad: torch.Tensor) -> None:
         """Add the gradient of `unfold(x)`, `grad`, to that of x."""
         size = (len(self.rows), len(self.columns))
         strip = F.fold(grad, size, **self._windows())
-        (first, a), (second, b) = self._axes()
+        (first, a), (second, b) = self._axes(x)
         size = [*strip.shape]
         size[second] = x.shape[second]
         x.index_add_(first, a, strip.new_zeros(size).index_add_(second, b, strip))
 
-    def _axes(self) -> list[tuple[int, torch.Tensor]]:
-        return sorted([(2, self.rows), (3, self.columns)], key=lambda axis: len(axis[1]))
+    def _axes(self, x: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+        axes = sorted([(2, self.rows), (3, self.columns)], key=lambda axis: len(axis[1]))
+        return [(axis, torch.tensor(index, device=x.device)) for axis, index in axes]
 
     def _windows(self) -> dict[str, Any]:
         size = tuple(taps.stop - taps.start for taps in self.taps[2:])
@@ -183,7 +184,7 @@ class _BorderConv(torch.autograd.Function):
             settings = (ctx.stride, padding, (False, True))
             grad_weight = _convolution_backward(grad, x, weight, *settings)[1]
         if wanted[0]:
-            grad_x = torch.empty_like(x)
+            grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
             middle = (x.shape[1] + 1) // 2
             # Half of one image at a time, whose memory is reused meanwhile.
             for n, part in product(range(len(x)), (slice(middle), slice(middle, None))):
@@ -193,7 +194,7 @@ class _BorderConv(torch.autograd.Function):
                 transposed = _convolution_backward(*tensors, *settings)[0]
                 # Matrices are transposed by blocks, tensors of more axes are not.
                 pixels = transposed[0].permute(1, 2, 0).flatten(0, 1)
-                grad_x[n, part].flatten(1).copy_(pixels.t())
+                grad_x[n, part].view(pixels.shape[::-1]).copy_(pixels.t())
         for strip in _strips(x.shape, weight.shape[-1], ctx.stride, ctx.pad_mode):
             border = grad[strip.kept].flatten(2)
             if grad_x is not None:

@@ -9,7 +9,7 @@ from types import EllipsisType
 import torch
 
 from aa_plugins.ops.geometry import LARGE, fold_border, is_large, kernel_size_of, pad2d
-from aa_plugins.ops.reference import taps_from_logits
+from aa_plugins.ops.reference import FilterInputs, taps_from_logits
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 Slices = tuple[slice, slice] | EllipsisType
@@ -20,47 +20,29 @@ def unavailable(x: torch.Tensor) -> str | None:
     return None
 
 
-def forward(
-    x: torch.Tensor,
-    logits: torch.Tensor,
-    gate: torch.Tensor | None,
-    bank: torch.Tensor | None,
-    stride: int,
-    pad_mode: str,
-    softmax: bool,
-) -> torch.Tensor:
-    """(N, C, H, W) and (N, G, L, H', W') → (N, C, H', W'), as `reference.blur_from_logits`."""
-    taps = taps_from_logits(logits, softmax, bank, gate)
+def forward(inputs: FilterInputs) -> torch.Tensor:
+    """(N, C, H', W'), as `reference.blur_from_logits`."""
+    x, stride, pad_mode, kernel_size = inputs.x, inputs.stride, inputs.pad_mode, inputs.kernel_size
+    taps = inputs.taps()
     accumulator = torch.promote_types(x.dtype, taps.dtype)
-    kernel_size = kernel_size_of(taps.shape[2])
     total = torch.zeros(_out_shape(x, taps), dtype=accumulator, device=x.device)
-    for inputs, groups in _parts(x, taps.shape[1]):
-        phases = _phases(pad2d(x[inputs], kernel_size, pad_mode), stride)
+    for channels, groups in _parts(x, taps.shape[1]):
+        phases = _phases(pad2d(x[channels], kernel_size, pad_mode), stride)
         weights, part = taps[groups], total[groups]
         for tap, window in enumerate(_windows(phases, weights, stride)):
             part.addcmul_(window, weights[:, :, tap].unsqueeze(2))
     return total.flatten(1, 2).to(x.dtype)
 
 
-def backward(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    logits: torch.Tensor,
-    gate: torch.Tensor | None,
-    bank: torch.Tensor | None,
-    stride: int,
-    pad_mode: str,
-    softmax: bool,
-    wanted: tuple[bool, bool],
-) -> Gradients:
+def backward(grad: torch.Tensor, inputs: FilterInputs, wanted: tuple[bool, bool]) -> Gradients:
     """Gradients of x, logits and gate; `wanted` says whether x's, and whether the others'."""
-    taps = taps_from_logits(logits, softmax, bank, gate)
-    kernel_size = kernel_size_of(taps.shape[2])
+    x, stride, pad_mode, kernel_size = inputs.x, inputs.stride, inputs.pad_mode, inputs.kernel_size
+    taps = inputs.taps()
     grad = grad.to(taps.dtype).unflatten(1, (taps.shape[1], -1))
     grad_x = torch.empty_like(x) if wanted[0] else None
     grad_taps = torch.empty_like(taps) if wanted[1] else None
-    for inputs, groups in _parts(x, taps.shape[1]):
-        padded = pad2d(x[inputs], kernel_size, pad_mode)
+    for channels, groups in _parts(x, taps.shape[1]):
+        padded = pad2d(x[channels], kernel_size, pad_mode)
         phases = _phases(padded, stride)
         weights, part = taps[groups], grad[groups]
         if grad_x is not None:
@@ -70,24 +52,21 @@ def backward(
             grad_padded = torch.empty_like(padded, dtype=taps.dtype)
             for first, phase in enumerate(grad_phases):
                 grad_padded[..., first::stride] = phase
-            grad_x[inputs] = fold_border(grad_padded, kernel_size, pad_mode)
+            grad_x[channels] = fold_border(grad_padded, kernel_size, pad_mode)
         if grad_taps is not None:
             for tap, window in enumerate(_windows(phases, weights, stride)):
                 torch.sum(window * part, dim=2, out=grad_taps[groups][:, :, tap])
-    return grad_x, *logits_backward(grad_taps, logits, gate, bank, softmax)
+    return grad_x, *logits_backward(grad_taps, inputs)
 
 
 def logits_backward(
-    grad_taps: torch.Tensor | None,
-    logits: torch.Tensor,
-    gate: torch.Tensor | None,
-    bank: torch.Tensor | None,
-    softmax: bool,
+    grad_taps: torch.Tensor | None, inputs: FilterInputs
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Gradients of logits and gate from that of the taps, (N, G, k², H', W')."""
     if grad_taps is None:
         return None, None
-    weights = taps_from_logits(logits, softmax)
+    logits, gate, bank = inputs.logits, inputs.gate, inputs.bank
+    weights = taps_from_logits(logits, inputs.softmax)
     grad_gate = None
     if gate is not None:
         opened = taps_from_logits(weights, False, bank)
@@ -97,8 +76,8 @@ def logits_backward(
         grad_taps = grad_taps * gate.to(grad_taps.dtype).view(1, -1, 1, 1, 1)
     grad = grad_taps
     if bank is not None:
-        grad = torch.einsum("ngkhw,lk->nglhw", grad, bank.to(grad.dtype))
-    if softmax:
+        grad = (bank.to(grad.dtype) @ grad.flatten(3)).unflatten(3, grad.shape[3:])
+    if inputs.softmax:
         grad = weights * (grad - (weights * grad).sum(2, keepdim=True))
     return grad.to(logits.dtype), grad_gate
 

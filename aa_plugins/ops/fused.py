@@ -1,4 +1,4 @@
-"""The fused filter as one node for autograd, compilers and exporters."""
+"""The fused filter as one node for autograd and compilers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from aa_plugins.ops.backends import choose_backend
-from aa_plugins.ops.geometry import memory_format_of
-from aa_plugins.ops.reference import blur_from_logits
+from aa_plugins.ops.geometry import laid_out_as, memory_format_of
+from aa_plugins.ops.reference import FilterInputs, blur_from_logits
 
 
 @torch.library.custom_op("aa_plugins::fused_blur2d", mutates_args=())
@@ -23,9 +23,8 @@ def fused_blur2d(
     backend: str,
 ) -> torch.Tensor:
     """`reference.blur_from_logits` in one pass; the output has the memory format of `x`."""
-    run = choose_backend(x, backend).forward
-    y = run(x, logits, gate, bank, stride, pad_mode, softmax)
-    return y.contiguous(memory_format=memory_format_of(x))
+    inputs = FilterInputs(x, logits, gate, bank, stride, pad_mode, softmax)
+    return laid_out_as(_output_of(x, logits, "meta"), choose_backend(x, backend).forward(inputs))
 
 
 @torch.library.custom_op("aa_plugins::fused_blur2d_backward", mutates_args=())
@@ -42,28 +41,47 @@ def fused_blur2d_backward(
     wants_x: bool,
     wants_logits: bool,
 ) -> list[torch.Tensor]:
-    """Gradients of x, logits and gate; an empty tensor where it isn't wanted."""
+    """Gradients of x, logits and gate, laid out as these; an empty tensor where none is wanted."""
+    inputs = FilterInputs(x, logits, gate, bank, stride, pad_mode, softmax)
     run = choose_backend(x, backend).backward
-    wanted = (wants_x, wants_logits)
-    grads = run(grad, x, logits, gate, bank, stride, pad_mode, softmax, wanted)
-    filled = [x.new_empty(0) if g is None else g for g in grads]
-    if wants_x:
-        filled[0] = filled[0].contiguous(memory_format=memory_format_of(x))
-    return filled
+    found = run(grad, inputs, (wants_x, wants_logits))
+    shapes = _gradients_of(x, logits, gate, wants_x, wants_logits, "meta")
+    return [x.new_empty(0) if g is None else laid_out_as(like, g) for like, g in zip(shapes, found)]
 
 
 @fused_blur2d.register_fake
 def _(x, logits, gate, bank, stride, pad_mode, softmax, backend):
-    shape = (*x.shape[:2], *logits.shape[-2:])
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+    return _output_of(x, logits, x.device)
 
 
 @fused_blur2d_backward.register_fake
 def _(grad, x, logits, gate, bank, stride, pad_mode, softmax, backend, wants_x, wants_logits):
+    return _gradients_of(x, logits, gate, wants_x, wants_logits, x.device)
+
+
+def _output_of(x: torch.Tensor, logits: torch.Tensor, device: Any) -> torch.Tensor:
+    """An empty tensor of the output's shape and strides."""
+    shape = (*x.shape[:2], *logits.shape[-2:])
+    return torch.empty(shape, dtype=x.dtype, device=device, memory_format=memory_format_of(x))
+
+
+def _gradients_of(
+    x: torch.Tensor,
+    logits: torch.Tensor,
+    gate: torch.Tensor | None,
+    wants_x: bool,
+    wants_logits: bool,
+    device: Any,
+) -> list[torch.Tensor]:
+    """Empty tensors of the gradients' shapes and strides; of no size where none is wanted."""
+    unwanted = torch.empty(0, dtype=x.dtype, device=device)
+    wants_gate = wants_logits and gate is not None
     return [
-        torch.empty_like(x, memory_format=memory_format_of(x)) if wants_x else x.new_empty(0),
-        torch.empty_like(logits) if wants_logits else x.new_empty(0),
-        torch.empty_like(gate) if wants_logits and gate is not None else x.new_empty(0),
+        torch.empty_like(x, device=device, memory_format=memory_format_of(x))
+        if wants_x
+        else unwanted,
+        torch.empty_like(logits, device=device) if wants_logits else unwanted.clone(),
+        torch.empty_like(gate, device=device) if wants_gate else unwanted.clone(),
     ]
 
 
@@ -94,7 +112,7 @@ def _double_backward(ctx: Any, grads: list[torch.Tensor | None]) -> tuple[Any, .
     with torch.enable_grad():
         upstream = grad.detach().requires_grad_()
         variables = [t if t is None else t.detach().requires_grad_() for t in (x, logits, gate)]
-        y = blur_from_logits(*variables, bank, stride, pad_mode, softmax)
+        y = blur_from_logits(FilterInputs(*variables, bank, stride, pad_mode, softmax))
         wanted = (wants_x, wants_logits, wants_logits)
         used = [(v, g) for v, g, w in zip(variables, grads, wanted) if w and None not in (v, g)]
         first = torch.autograd.grad(y, [v for v, _ in used], upstream, create_graph=True)

@@ -36,6 +36,13 @@ def memory_format_of(x: torch.Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
+def laid_out_as(like: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`x` with the strides of `like`, copied where they differ."""
+    if x.stride() == like.stride():
+        return x
+    return torch.empty_strided(x.shape, like.stride(), dtype=x.dtype, device=x.device).copy_(x)
+
+
 def pad2d(x: torch.Tensor, kernel_size: int, pad_mode: str = "reflect") -> torch.Tensor:
     """Pad (N, C, H, W) by ⌊(k−1)/2⌋ before and ⌊k/2⌋ after along both axes.
 
@@ -51,28 +58,25 @@ def pad2d(x: torch.Tensor, kernel_size: int, pad_mode: str = "reflect") -> torch
         x = F.pad(x, (before, after, 0, 0), mode=width_mode)
         return F.pad(x, (0, 0, before, after), mode=height_mode)
     if pad_mode == "circular" and min(x.shape[-2:]) < after:  # F.pad goes around only once
-        rows, columns = (source_index(n, kernel_size, pad_mode).to(x.device) for n in x.shape[-2:])
-        return x[..., rows[:, None], columns]
+        for axis in (2, 3):
+            index = source_index(x.shape[axis], kernel_size, pad_mode)
+            x = x.index_select(axis, torch.tensor(index, device=x.device))
+        return x
     return F.pad(x, (before, after, before, after), mode=pad_mode)
 
 
 @lru_cache(maxsize=256)
-def source_index(size: int, kernel_size: int, pad_mode: str) -> torch.Tensor:
-    """Where each row (or column) that `pad2d` makes comes from: (size + k − 1,) int32, −1 a zero.
-
-    Shared between calls: not to be written to.
-    """
+def source_index(size: int, kernel_size: int, pad_mode: str) -> tuple[int, ...]:
+    """Where each of the size + k − 1 rows (or columns) of `pad2d` comes from, −1 being a zero."""
     before, after = (kernel_size - 1) // 2, kernel_size // 2
     positions = range(-before, size + after)
     if pad_mode == "zeros":
-        index = [i if 0 <= i < size else -1 for i in positions]
-    elif pad_mode == "circular":
-        index = [i % size for i in positions]
-    elif pad_mode == "reflect" and size > after:
-        index = [size - 1 - abs(size - 1 - abs(i)) for i in positions]
-    else:
-        index = [min(max(i, 0), size - 1) for i in positions]
-    return torch.tensor(index, dtype=torch.int32)
+        return tuple(i if 0 <= i < size else -1 for i in positions)
+    if pad_mode == "circular":
+        return tuple(i % size for i in positions)
+    if pad_mode == "reflect" and size > after:
+        return tuple(size - 1 - abs(size - 1 - abs(i)) for i in positions)
+    return tuple(min(max(i, 0), size - 1) for i in positions)
 
 
 def fold_border(grad: torch.Tensor, kernel_size: int, pad_mode: str) -> torch.Tensor:
@@ -83,7 +87,7 @@ def fold_border(grad: torch.Tensor, kernel_size: int, pad_mode: str) -> torch.Te
     before = (kernel_size - 1) // 2
     for axis in (2, 3):
         size = grad.shape[axis] - (kernel_size - 1)
-        for padded, source in enumerate(source_index(size, kernel_size, pad_mode).tolist()):
+        for padded, source in enumerate(source_index(size, kernel_size, pad_mode)):
             if source >= 0 and padded != source + before:
                 grad.select(axis, source + before).add_(grad.select(axis, padded))
         grad = grad.narrow(axis, before, size)

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from aa_plugins.ops.geometry import kernel_size_of, pad2d
+
+
+class FilterInputs(NamedTuple):
+    """What every implementation of the filter takes, as `adaptive_blur2d` explains it.
+
+    x: (N, C, H, W). logits: (N, G, L, H', W') weights, or what the softmax makes weights of. gate:
+    (G,) share of the taps, the rest being the unit impulse at the central tap. bank: (L, k²)
+    kernels that the weights mix; without one the weights are the taps.
+    """
+
+    x: torch.Tensor
+    logits: torch.Tensor
+    gate: torch.Tensor | None
+    bank: torch.Tensor | None
+    stride: int
+    pad_mode: str
+    softmax: bool
+
+    @property
+    def kernel_size(self) -> int:
+        """k."""
+        return kernel_size_of(self.logits.shape[2] if self.bank is None else self.bank.shape[1])
+
+    def taps(self) -> torch.Tensor:
+        """(N, G, k², H', W'), at least float32."""
+        return taps_from_logits(self.logits, self.softmax, self.bank, self.gate)
 
 
 def apply_taps(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> torch.Tensor:
@@ -42,11 +70,7 @@ def taps_from_logits(
 ) -> torch.Tensor:
     """What the filter multiplies the windows with, from what a predictor emits.
 
-    Args:
-        logits: (N, G, L, H', W').
-        softmax: whether the weights are the softmax over L, or the logits themselves.
-        bank: (L, k²) kernels that the weights mix; without one the weights are the taps.
-        gate: (G,) share of the taps, the rest being the unit impulse at the central tap.
+    Arguments are those of `FilterInputs`.
 
     Returns:
         (N, G, k², H', W'), at least float32.
@@ -55,7 +79,8 @@ def taps_from_logits(
     if softmax:
         taps = taps.softmax(2)
     if bank is not None:
-        taps = torch.einsum("nglhw,lk->ngkhw", taps, bank.to(taps.dtype))
+        # As a product of matrices the taps come out in the order of memory, unlike from einsum.
+        taps = (bank.to(taps.dtype).t() @ taps.flatten(3)).unflatten(3, taps.shape[3:])
     if gate is None:
         return taps
     gate = gate.to(taps.dtype).view(1, -1, 1, 1, 1)
@@ -64,15 +89,7 @@ def taps_from_logits(
     return gate * taps + (1 - gate) * impulse.view(1, 1, -1, 1, 1)
 
 
-def blur_from_logits(
-    x: torch.Tensor,
-    logits: torch.Tensor,
-    gate: torch.Tensor | None,
-    bank: torch.Tensor | None,
-    stride: int,
-    pad_mode: str,
-    softmax: bool,
-) -> torch.Tensor:
-    """The whole operation, which every backend is tested against."""
-    taps = taps_from_logits(logits, softmax, bank, gate)
-    return apply_taps(pad2d(x, kernel_size_of(taps.shape[2]), pad_mode), taps, stride)
+def blur_from_logits(inputs: FilterInputs) -> torch.Tensor:
+    """The whole operation, which every backend is tested against: (N, C, H', W')."""
+    padded = pad2d(inputs.x, inputs.kernel_size, inputs.pad_mode)
+    return apply_taps(padded, inputs.taps(), inputs.stride)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 
 import torch
 import triton
 import triton.language as tl
 
 from aa_plugins.ops.eager import Gradients, logits_backward
-from aa_plugins.ops.geometry import kernel_size_of, memory_format_of, source_index
-from aa_plugins.ops.reference import taps_from_logits
+from aa_plugins.ops.geometry import memory_format_of
+from aa_plugins.ops.reference import FilterInputs
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 PIXELS = 64
@@ -30,20 +29,11 @@ def unavailable(x: torch.Tensor) -> str | None:
     return f"x is on {x.device}, not on a CUDA device"
 
 
-def forward(
-    x: torch.Tensor,
-    logits: torch.Tensor,
-    gate: torch.Tensor | None,
-    bank: torch.Tensor | None,
-    stride: int,
-    pad_mode: str,
-    softmax: bool,
-) -> torch.Tensor:
-    """(N, C, H, W) and (N, G, L, H', W') → (N, C, H', W'), as `reference.blur_from_logits`."""
+def forward(inputs: FilterInputs) -> torch.Tensor:
+    """(N, C, H', W'), as `reference.blur_from_logits`."""
+    x, logits, gate, bank = inputs[:4]
     n, channels = x.shape[:2]
     groups, members, height, width = logits.shape[1:]
-    area = members if bank is None else bank.shape[1]
-    kernel_size = kernel_size_of(area)
     shape = (n, channels, height, width)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
     block = _block(channels // groups)
@@ -54,19 +44,20 @@ def forward(
             logits,
             logits if gate is None else gate.contiguous(),
             logits if bank is None else bank.contiguous(),
-            *_sources(x, kernel_size, pad_mode),
             y,
             groups,
             channels // groups,
             height,
             width,
+            *x.shape[2:],
             *x.stride(),
             *logits.stride(),
             *y.stride(),
-            KERNEL=kernel_size,
-            STRIDE=stride,
+            **_borders(x, inputs.kernel_size, inputs.pad_mode),
+            KERNEL=inputs.kernel_size,
+            STRIDE=inputs.stride,
             MEMBERS=members,
-            SOFTMAX=softmax,
+            SOFTMAX=inputs.softmax,
             BANK=bank is not None,
             GATE=gate is not None,
             ACCUMULATOR=_accumulator(x),
@@ -76,49 +67,38 @@ def forward(
     return y
 
 
-def backward(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    logits: torch.Tensor,
-    gate: torch.Tensor | None,
-    bank: torch.Tensor | None,
-    stride: int,
-    pad_mode: str,
-    softmax: bool,
-    wanted: tuple[bool, bool],
-) -> Gradients:
+def backward(grad: torch.Tensor, inputs: FilterInputs, wanted: tuple[bool, bool]) -> Gradients:
     """Gradients of x, logits and gate; `wanted` says whether x's, and whether the others'."""
-    taps = taps_from_logits(logits, softmax, bank, gate).contiguous()
+    taps = inputs.taps().contiguous()
     grad_x, grad_taps = None, None
     if wanted[0]:
-        grad_x = torch.empty_like(x, memory_format=memory_format_of(x))
-        _input_backward(grad, taps, grad_x, stride, pad_mode)
+        grad_x = torch.empty_like(inputs.x, memory_format=memory_format_of(inputs.x))
+        _input_backward(grad, taps, grad_x, inputs)
     if wanted[1]:
         grad_taps = torch.empty_like(taps)
-        _taps_backward(grad, x, grad_taps, stride, pad_mode)
-    return grad_x, *logits_backward(grad_taps, logits, gate, bank, softmax)
+        _taps_backward(grad, grad_taps, inputs)
+    return grad_x, *logits_backward(grad_taps, inputs)
 
 
-def _taps_backward(
-    grad: torch.Tensor, x: torch.Tensor, grad_taps: torch.Tensor, stride: int, pad_mode: str
-) -> None:
-    n, groups, area, height, width = grad_taps.shape
+def _taps_backward(grad: torch.Tensor, grad_taps: torch.Tensor, inputs: FilterInputs) -> None:
+    x = inputs.x
+    n, groups, _, height, width = grad_taps.shape
     per_group = x.shape[1] // groups
-    kernel_size = kernel_size_of(area)
     with _device_of(x):
         _taps_backward_kernel[(triton.cdiv(height * width, PIXELS), n * groups)](
             grad,
             x,
-            *_sources(x, kernel_size, pad_mode),
             grad_taps,
             groups,
             per_group,
             height,
             width,
+            *x.shape[2:],
             *grad.stride(),
             *x.stride(),
-            KERNEL=kernel_size,
-            STRIDE=stride,
+            **_borders(x, inputs.kernel_size, inputs.pad_mode),
+            KERNEL=inputs.kernel_size,
+            STRIDE=inputs.stride,
             ACCUMULATOR=_accumulator(x),
             PIXELS=PIXELS,
             CHANNELS=_block(per_group),
@@ -126,21 +106,22 @@ def _taps_backward(
 
 
 def _input_backward(
-    grad: torch.Tensor, taps: torch.Tensor, grad_x: torch.Tensor, stride: int, pad_mode: str
+    grad: torch.Tensor, taps: torch.Tensor, grad_x: torch.Tensor, inputs: FilterInputs
 ) -> None:
-    n, groups, area, out_height, out_width = taps.shape
+    n, groups, _, out_height, out_width = taps.shape
     channels, height, width = grad_x.shape[1:]
     per_group = channels // groups
-    kernel_size = kernel_size_of(area)
-    rows, columns = (_readers(s, kernel_size, pad_mode, grad_x.device) for s in (height, width))
     block = _block(per_group)
     grid = (triton.cdiv(height * width, PIXELS), triton.cdiv(per_group, block), n * groups)
+    borders = _borders(grad_x, inputs.kernel_size, inputs.pad_mode)
+    row_slots, column_slots = (
+        _slots(size, inputs.kernel_size, border)
+        for size, border in zip((height, width), borders.values())
+    )
     with _device_of(grad_x):
         _input_backward_kernel[grid](
             grad,
             taps,
-            rows,
-            columns,
             grad_x,
             groups,
             per_group,
@@ -150,10 +131,11 @@ def _input_backward(
             out_width,
             *grad.stride(),
             *grad_x.stride(),
-            KERNEL=kernel_size,
-            STRIDE=stride,
-            ROW_SLOTS=rows.shape[0],
-            COLUMN_SLOTS=columns.shape[0],
+            **borders,
+            KERNEL=inputs.kernel_size,
+            STRIDE=inputs.stride,
+            ROW_SLOTS=row_slots,
+            COLUMN_SLOTS=column_slots,
             ACCUMULATOR=_accumulator(grad_x),
             PIXELS=PIXELS,
             CHANNELS=block,
@@ -172,28 +154,62 @@ def _device_of(x: torch.Tensor) -> torch.cuda.device:
     return torch.cuda.device(x.device if x.device.type == "cuda" else -1)
 
 
-def _sources(x: torch.Tensor, kernel_size: int, pad_mode: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return tuple(_source_on(size, kernel_size, pad_mode, x.device) for size in x.shape[-2:])
+def _borders(x: torch.Tensor, kernel_size: int, pad_mode: str) -> dict[str, str]:
+    """How rows and columns are padded: an axis too short to reflect is replicated."""
+    short = [pad_mode == "reflect" and size <= kernel_size // 2 for size in x.shape[2:]]
+    rows, columns = ("replicate" if s else pad_mode for s in short)
+    return {"ROWS": rows, "COLUMNS": columns}
 
 
-@lru_cache(maxsize=256)
-def _source_on(size: int, kernel_size: int, pad_mode: str, device: torch.device) -> torch.Tensor:
-    return source_index(size, kernel_size, pad_mode).to(device)
+def _slots(size: int, kernel_size: int, border: str) -> int:
+    """How many padded positions may repeat one, as `_reader` numbers them."""
+    rounds = -(-(kernel_size // 2) // size)
+    border_slots = {"zeros": 0, "reflect": 2, "replicate": kernel_size - 1, "circular": 2 * rounds}
+    return 1 + border_slots[border]
 
 
-@lru_cache(maxsize=256)
-def _readers(size: int, kernel_size: int, pad_mode: str, device: torch.device) -> torch.Tensor:
-    """The padded rows that repeat each row, (slots, size) int32, filled up with −1.
+@triton.jit
+def _source(padded, size, KERNEL: tl.constexpr, BORDER: tl.constexpr):
+    """Where a padded row (or column) comes from, −1 being a zero; see `geometry.source_index`."""
+    position = padded - (KERNEL - 1) // 2
+    inside = (position >= 0) & (position < size)
+    if BORDER == "zeros":
+        source = tl.where(inside, position, -1)
+    elif BORDER == "circular":
+        source = ((position % size) + size) % size
+    elif BORDER == "reflect":
+        source = size - 1 - tl.abs(size - 1 - tl.abs(position))
+    else:
+        source = tl.minimum(tl.maximum(position, 0), size - 1)
+    return source.to(tl.int64)
 
-    The inverse of `source_index`: it lets the gradient be gathered, without atomic additions.
+
+@triton.jit
+def _reader(source, slot: tl.constexpr, size, KERNEL: tl.constexpr, BORDER: tl.constexpr):
+    """The padded row of this number that repeats a row, −1 where there is none.
+
+    The inverse of `_source`: it lets the gradient be gathered, without atomic additions.
     """
-    found: list[list[int]] = [[] for _ in range(size)]
-    for padded, source in enumerate(source_index(size, kernel_size, pad_mode).tolist()):
-        if source >= 0:
-            found[source].append(padded)
-    slots = max(len(rows) for rows in found)
-    table = [rows + [-1] * (slots - len(rows)) for rows in found]
-    return torch.tensor(table, dtype=torch.int32, device=device).t().contiguous()
+    before: tl.constexpr = (KERNEL - 1) // 2
+    position, exists = source, source >= 0
+    if slot > 0:
+        if BORDER == "reflect":
+            if slot == 1:
+                position, exists = -source, source > 0
+            else:
+                position, exists = 2 * (size - 1) - source, source < size - 1
+        elif BORDER == "replicate":
+            if slot <= before:
+                position, exists = source - slot, source == 0
+            else:
+                position, exists = source + (slot - before), source == size - 1
+        elif slot % 2 == 1:  # circular: once around, back and forth, twice around, …
+            position = source + (slot + 1) // 2 * size
+        else:
+            position = source - slot // 2 * size
+    padded = position + before
+    exists = exists & (padded >= 0) & (padded < size + KERNEL - 1)
+    return tl.where(exists, padded, -1).to(tl.int64)
 
 
 @triton.jit
@@ -202,13 +218,13 @@ def _forward_kernel(
     logits,
     gate,
     bank,
-    rows,
-    columns,
     y,
     groups,
     per_group,
     height,
     width,
+    x_height,
+    x_width,
     x_n,
     x_c,
     x_h,
@@ -222,6 +238,8 @@ def _forward_kernel(
     y_c,
     y_h,
     y_w,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
     MEMBERS: tl.constexpr,
@@ -261,8 +279,8 @@ def _forward_kernel(
     for tap in tl.static_range(KERNEL * KERNEL):
         weight = tl.zeros([PIXELS], ACCUMULATOR)
         for m in tl.static_range(MEMBERS if BANK else 1):
-            index: tl.constexpr = m if BANK else tap
-            value = tl.load(member + index * logits_m, mask=inside, other=0.0).to(ACCUMULATOR)
+            place = member + (m if BANK else tap) * logits_m
+            value = tl.load(place, mask=inside, other=0.0).to(ACCUMULATOR)
             if SOFTMAX:
                 value = tl.exp(value - largest) / total
             if BANK:
@@ -271,8 +289,8 @@ def _forward_kernel(
         weight = share * weight
         if tap == KERNEL * KERNEL // 2:
             weight += 1 - share
-        row = tl.load(rows + h * STRIDE + tap // KERNEL, mask=inside, other=-1).to(tl.int64)
-        column = tl.load(columns + w * STRIDE + tap % KERNEL, mask=inside, other=-1).to(tl.int64)
+        row = _source(h * STRIDE + tap // KERNEL, x_height, KERNEL, ROWS)
+        column = _source(w * STRIDE + tap % KERNEL, x_width, KERNEL, COLUMNS)
         source = plane + (row * x_h + column * x_w)[:, None]
         exists = valid & ((row >= 0) & (column >= 0))[:, None]
         sums += weight[:, None] * tl.load(source, mask=exists, other=0.0).to(ACCUMULATOR)
@@ -285,13 +303,13 @@ def _forward_kernel(
 def _taps_backward_kernel(
     grad,
     x,
-    rows,
-    columns,
     grad_taps,
     groups,
     per_group,
     height,
     width,
+    x_height,
+    x_width,
     grad_n,
     grad_c,
     grad_h,
@@ -300,6 +318,8 @@ def _taps_backward_kernel(
     x_c,
     x_h,
     x_w,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
     ACCUMULATOR: tl.constexpr,
@@ -311,8 +331,8 @@ def _taps_backward_kernel(
     inside = pixel < height * width
     h, w = (pixel // width).to(tl.int64), (pixel % width).to(tl.int64)
     for tap in tl.static_range(KERNEL * KERNEL):
-        row = tl.load(rows + h * STRIDE + tap // KERNEL, mask=inside, other=-1).to(tl.int64)
-        column = tl.load(columns + w * STRIDE + tap % KERNEL, mask=inside, other=-1).to(tl.int64)
+        row = _source(h * STRIDE + tap // KERNEL, x_height, KERNEL, ROWS)
+        column = _source(w * STRIDE + tap % KERNEL, x_width, KERNEL, COLUMNS)
         exists = (row >= 0) & (column >= 0)
         total = tl.zeros([PIXELS], ACCUMULATOR)
         for first in range(0, per_group, CHANNELS):
@@ -332,8 +352,6 @@ def _taps_backward_kernel(
 def _input_backward_kernel(
     grad,
     taps,
-    rows,
-    columns,
     grad_x,
     groups,
     per_group,
@@ -349,6 +367,8 @@ def _input_backward_kernel(
     x_c,
     x_h,
     x_w,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
     ROW_SLOTS: tl.constexpr,
@@ -368,9 +388,9 @@ def _input_backward_kernel(
 
     total = tl.zeros([PIXELS, CHANNELS], ACCUMULATOR)
     for row_slot in tl.static_range(ROW_SLOTS):
-        row = tl.load(rows + row_slot * height + y, mask=inside, other=-1).to(tl.int64)
+        row = _reader(y, row_slot, height, KERNEL, ROWS)
         for column_slot in tl.static_range(COLUMN_SLOTS):
-            column = tl.load(columns + column_slot * width + x, mask=inside, other=-1).to(tl.int64)
+            column = _reader(x, column_slot, width, KERNEL, COLUMNS)
             # Only blocks at the border find anything beyond the first slots.
             if tl.max(tl.minimum(row, column), 0) >= 0:
                 for tap in tl.static_range(KERNEL * KERNEL):
