@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +16,6 @@ from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.evaluation import SemanticConsistency, preset
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d, fuse
 from aa_plugins.ops import adaptive_blur2d
-from aa_plugins.ops.backends import VARIABLE
 from aa_plugins.surgery import antialias
 from benchmark.measure import Timing, in_new_process, interleaved, peak_growths
 from benchmark.published import PublishedFilter, replace_filters
@@ -31,7 +28,6 @@ NETWORKS = ("resnet101", "convnext_tiny", "swin_tiny_patch4_window7_224")
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "published formula": PublishedFilter,
     "adaptive": AdaptiveBlurPool2d,
-    "adaptive, without a compiler": AdaptiveBlurPool2d,
     "adaptive, separable": lambda channels: AdaptiveBlurPool2d(channels, predictor="separable"),
     "bank": FilterBankPool2d,
     "fixed blur": BlurPool2d,
@@ -107,8 +103,7 @@ def layer_task(variant: str, shape: tuple[int, ...], backward: bool, device: str
     torch.manual_seed(0)
     layer = LAYERS[variant](shape[1]).to(device).train(backward)
     x = torch.randn(shape, device=device, requires_grad=backward)
-    task = training_step(layer, x) if backward else inference(layer, x)
-    return _without_compiler(task) if "without a compiler" in variant else task
+    return training_step(layer, x) if backward else inference(layer, x)
 
 
 def warm_layer_task(variant: str, shape: tuple[int, ...]) -> Task:
@@ -220,24 +215,3 @@ def _row(case: str, variant: str, timing: Timing) -> dict[str, Any]:
 
 def _ratio(published: Timing, row: dict[str, Any]) -> float:
     return published.minimum / row["minimum"]
-
-
-def _without_compiler(task: Task) -> Task:
-    def run() -> Any:
-        with _environment(VARIABLE, "eager"):
-            return task()
-
-    return run
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
