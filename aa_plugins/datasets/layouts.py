@@ -37,6 +37,7 @@ def write_shapes(
         seed: a different seed gives different images.
     Raises:
         ValueError: an unknown layout or a number of images below 1.
+        OSError: the folder can't be written.
         FileExistsError: the folder exists and holds something, or its .partial exists.
     """
     folder = Path(folder)
@@ -49,6 +50,12 @@ def write_shapes(
     partial = folder.with_name(folder.name + ".partial")
     if partial.exists():
         raise FileExistsError(f"{partial} is there, of an interrupted run? Remove it first")
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise OSError(
+            f"{folder} can't be written ({error.strerror}): name another folder"
+        ) from error
     for split, count in zip(SPLITS, (train, val), strict=True):
         scenes = (
             draw_scene(*size, np.random.default_rng([seed, SPLITS.index(split), index]))

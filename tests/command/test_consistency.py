@@ -16,7 +16,7 @@ def test_names_of_networks():
     assert names_of(names) == ["resnet18", "x-1", "x-2", "build"]
 
 
-@pytest.mark.parametrize("text", ["[1,2]", "3", '"grid"', "{"])
+@pytest.mark.parametrize("text", ["[1,2]", "controls=false", "3", '"grid"', "{"])
 def test_a_protocol_that_is_no_object_is_refused(text):
     with pytest.raises(ValueError, match="--protocol"):
         json_object("--protocol", text)

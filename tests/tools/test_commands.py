@@ -55,3 +55,16 @@ def test_a_finished_experiment_says_how_to_run_it_again(tmp_path):
     (tmp_path / "work/camvid_r18/blur_seed0/evaluate.json").touch()
     found = said(f"{command} --again --work-root {tmp_path}/work", 1)
     assert "holds the finished run: name another --work-root" in found
+
+
+def test_shapes_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    found = said(f"tools/make_shapes.py {tmp_path}/file/shapes", 2)
+    assert "file/shapes can't be written (Not a directory): name another folder" in found
+
+
+def test_the_tools_of_a_clone_take_the_options_that_they_took():
+    found = said("tools/eval_consistency.py --weights a.pth --config-file nope.py", 1)
+    assert "no config file nope.py" in found
+    found = said("tools/train_net.py --config-file nope.yaml --eval-only SOLVER.BASE_LR 1", 1)
+    assert "no config file nope.yaml" in found

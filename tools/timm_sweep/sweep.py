@@ -6,7 +6,7 @@ import json
 import logging
 import multiprocessing
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ LIMIT = 600.0
 SLOW_IMPORTS = ["torch._dynamo", "onnxscript", "onnxruntime"]
 VERSIONS = {"timm": timm.__version__, "torch": torch.__version__}
 Row = dict[str, Any]
-COLUMNS = (
-    "module", "smallest model", "parameters", "sites", "left alone", "output", "odd maps",
-    "features", "rolled", "blurred", "trains", "+ parameters", "+ MACs", "rounding",
-    "compile", "export", "ONNX", "strides of features",
+COST = (
+    "module", "smallest model", "parameters", "sites", "left alone", "+ parameters", "+ MACs",
+    "strides of features",
 )  # fmt: skip
+EQUALITY = ("module", "output", "odd maps", "features", "rolled", "blurred", "trains")
+COMPILERS = ("module", "rounding", "compile", "export", "ONNX")
 NOT_MEASURED = "not measured"
 TEMPLATE = """\
 # timm models
@@ -43,18 +44,34 @@ The comparison can see: every norm, bias, scale and constant is drawn anew, so t
 the models' parameters are constant, and the batch norms are calibrated on random images, so that
 {uncalibrated} of {norms} have statistics of their start.
 
+## What is converted, and what it costs
+
 | column | meaning |
 | --- | --- |
 | sites, left alone | places that got a filter; places that didn't (`antialias(…, dry_run=True)` says why) |
+| + parameters, + MACs | what the filters add (groups=8, 3×3), the convolutions that became dense included; at the default size |
+| strides of features | of the NCHW maps that `aa_<name>` gives with `features_only=True`, their sizes and channels checked |
+
+{cost}
+
+## It computes what it did, and trains
+
+| column | meaning |
+| --- | --- |
 | output, odd maps, features | largest absolute difference to the plain model over the largest absolute value: of the output at the default size, of the output at 113×127 or 116×132 pixels, of the worst stage feature (`features_only=True`, at that size where the model takes it) |
 | rolled, blurred | the same measure, where the input is rolled by a pixel (of the output, or of a stage feature where that moves more), or `filter="blur"` (of the output) |
 | trains | filters of which, in two steps of Adam, every parameter had a finite gradient and moved |
-| + parameters, + MACs | what the filters add (groups=8, 3×3), the convolutions that became dense included; at the default size |
+
+{equality}
+
+## Compilers and exporters
+
+| column | meaning |
+| --- | --- |
 | rounding | difference between float32 and float64: a network that amplifies rounding errors can't agree better with anything; filters' gates drawn from [0.2, 0.8], at the smaller size where the model takes it |
 | compile, export, ONNX | difference after `torch.compile(fullgraph=True)` (backend "eager": no graph break), `torch.export`, and ONNX (opset {opset}, `dynamo=True, optimize=False`) run by onnxruntime; the same filters and size |
-| strides of features | of the NCHW maps that `aa_<name>` gives with `features_only=True`, their sizes and channels checked |
 
-{table}
+{compilers}
 
 ## Nothing to convert
 
@@ -155,9 +172,10 @@ def _work(pipe: Connection, row: Row, checks: list[str]) -> None:
     pipe.close()
 
 
-def table(rows: Mapping[str, Row]) -> Table:
-    """The table of `docs/timm.md`."""
-    return Table(COLUMNS, tuple(tuple(_cells(m, row)) for m, row in sorted(rows.items())))
+def table(rows: Mapping[str, Row], columns: Sequence[str]) -> Table:
+    """A table of `docs/timm.md`."""
+    found = [_cells(module, row) for module, row in sorted(rows.items())]
+    return Table(tuple(columns), tuple(tuple(cells[c] for c in columns) for cells in found))
 
 
 def document(rows: Mapping[str, Row]) -> str:
@@ -180,7 +198,9 @@ def document(rows: Mapping[str, Row]) -> str:
         uncalibrated=_total(rows, "uncalibrated_batch_norms"),
         norms=_total(rows, "batch_norms"),
         opset=_values(rows, "opset"),
-        table=table(converted).markdown(),
+        cost=table(converted, COST).markdown(),
+        equality=table(converted, EQUALITY).markdown(),
+        compilers=table(converted, COMPILERS).markdown(),
         plain="\n".join(["| module | smallest model | why |", "| --- | --- | --- |", *lines]),
         errors="\n".join([*header, *errors]) if errors else "None.",
     )
@@ -206,24 +226,29 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def _cells(module: str, row: Row) -> Iterator[str]:
-    yield module
-    yield row["model"]
-    yield f"{row['parameters'] / 1e6:.2f} M"
-    yield str(row["converted"])
-    yield str(row["denied"])
-    yield _number(row, "identity", "difference")
-    yield _number(row, "identity", "odd_difference")
-    yield _number(row, "features", "feature_difference")
-    yield _percent(max(row.get("roll", 0), row.get("feature_roll", 0)))
-    yield _percent(row.get("blur", 0))
-    yield _trained(row)
-    yield f"{row['extra_parameters'] / row['parameters']:+.0%}"
-    yield f"{row['extra_macs'] / row['macs']:+.0%}" if "macs" in row else NOT_MEASURED
+def _cells(module: str, row: Row) -> dict[str, str]:
+    """What all tables say of a module, by column."""
+    cells = {
+        "module": module,
+        "smallest model": row["model"],
+        "parameters": f"{row['parameters'] / 1e6:.2f} M",
+        "sites": str(row["converted"]),
+        "left alone": str(row["denied"]),
+        "+ parameters": f"{row['extra_parameters'] / row['parameters']:+.0%}",
+        "+ MACs": f"{row['extra_macs'] / row['macs']:+.0%}" if "macs" in row else NOT_MEASURED,
+        "strides of features": _strides(row),
+        "output": _number(row, "identity", "difference"),
+        "odd maps": _number(row, "identity", "odd_difference"),
+        "features": _number(row, "features", "feature_difference"),
+        "rolled": _percent(max(row.get("roll", 0), row.get("feature_roll", 0))),
+        "blurred": _percent(row.get("blur", 0)),
+        "trains": _trained(row),
+    }
     for check in ("rounding", "compile", "export", "onnx"):
         fails_too = f"{check}_error_of_plain" in row
-        yield "plain model fails too" if fails_too else _number(row, check, check)
-    yield _strides(row)
+        said = "plain model fails too" if fails_too else _number(row, check, check)
+        cells[check if check != "onnx" else "ONNX"] = said
+    return cells
 
 
 def _strides(row: Row) -> str:
