@@ -51,19 +51,28 @@ def test_ap_and_maisc_come_from_one_test(example, datasets, tiny_weights, tmp_pa
 
 def test_what_no_image_defines_is_nan(tmp_path):
     from detectron2.evaluation import print_csv_format
+    from detectron2.structures import Boxes, Instances
 
     from aa_plugins.detectron2 import ShiftConsistencyEvaluator, ShiftedInference
     from aa_plugins.evaluation.protocol import Protocol
 
-    class Blind(Square):
+    class Blind(torch.nn.Module):
+        """Finds nothing."""
+
         def forward(self, inputs):
-            found = super().forward(inputs)
-            return [{"instances": row["instances"][:0]} for row in found]
+            found = [Instances(tuple(row["image"].shape[-2:])) for row in inputs]
+            for instances in found:
+                instances.pred_boxes = Boxes(torch.zeros(0, 4))
+                instances.scores, instances.pred_classes = torch.zeros(0), torch.zeros(0).long()
+                instances.pred_masks = torch.zeros(0, *instances.image_size, dtype=torch.bool)
+            return [{"instances": instances} for instances in found]
 
     protocol = Protocol(stride=32, shifts=((1, 0),), controls=False)
     evaluator = ShiftConsistencyEvaluator(protocol, 1, tmp_path)
     evaluator.reset()
-    evaluator.process([scene()], ShiftedInference(Blind(), protocol)([scene()]))
+    image = {"image": torch.zeros(3, 128, 160, dtype=torch.uint8), "image_id": 1}
+    image |= {"height": 128, "width": 160}
+    evaluator.process([image], ShiftedInference(Blind(), protocol)([image]))
     results = evaluator.evaluate()
     assert results["shift_mask"]["mAISC"] != results["shift_mask"]["mAISC"]  # NaN
     print_csv_format(results)
