@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-FILTERS = ("adaptive", "bank", "blur", "none")
+# Filters by name, and the file of aa_plugins.layers and class that make each: a file and a row.
+FILTERS = {
+    "adaptive": "adaptive.AdaptiveBlurPool2d",
+    "bank": "filter_bank.FilterBankPool2d",
+    "blur": "blur_pool.BlurPool2d",
+}
 NORMALIZATIONS = ("group", "joint")
 INITS = ("binomial", "identity", "paper")
 PREDICTORS = ("full", "separable")
@@ -80,7 +85,7 @@ class AAConfig:
     def __post_init__(self) -> None:
         for name in ("include", "exclude"):
             object.__setattr__(self, name, as_patterns(name, getattr(self, name)))
-        check_choice("filter", self.filter, FILTERS)
+        check_choice("filter", self.filter, (*FILTERS, "none"))
         check_choice("normalize", self.normalize, NORMALIZATIONS)
         check_choice("init", self.init, INITS)
         check_choice("pad_mode", self.pad_mode, PAD_MODES)

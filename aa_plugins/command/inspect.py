@@ -48,13 +48,12 @@ def run(args: argparse.Namespace) -> None:
 
 def filters(network: Network) -> str:
     """What a network that is converted already was converted to; empty for a plain one."""
-    from aa_plugins.layers import BlurPool2d, PredictedFilter
+    from aa_plugins.layers.kinds import kind_of
 
     named = list(network.model.named_modules())
     if reports := [str(m.aa_report) for _, m in named if hasattr(m, "aa_report")]:
         return "\n".join(reports)
-    kinds = (BlurPool2d, PredictedFilter)
-    return "\n".join(f"{name}: {module}" for name, module in named if isinstance(module, kinds))
+    return "\n".join(f"{name}: {module}" for name, module in named if kind_of(module))
 
 
 def conversion(network: Network, config: AAConfig) -> str:

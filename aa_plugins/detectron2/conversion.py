@@ -10,15 +10,12 @@ from torch import nn
 
 from aa_plugins.config import AAConfig
 from aa_plugins.detectron2.backbone import AARes5ROIHeads
-from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
-
-FILTERS = {AdaptiveBlurPool2d: "adaptive", FilterBankPool2d: "bank", BlurPool2d: "blur"}
+from aa_plugins.layers.kinds import kind_of
 
 
 def conversion(model: nn.Module) -> str:
     """What was converted: how many filters of which kind, or that nothing was."""
-    kinds = [next((FILTERS[t] for t in FILTERS if isinstance(m, t)), "") for m in model.modules()]
-    counts = Counter(filter(None, kinds))
+    counts = Counter(filter(None, map(kind_of, model.modules())))
     if not counts:
         return (
             "Anti-aliasing: nothing was converted, the network is plain (MODEL.BACKBONE.NAME "
@@ -56,4 +53,4 @@ def check_conversion(model: nn.Module, cfg: CfgNode) -> None:
 
 
 def _filtered(network: nn.Module) -> bool:
-    return any(isinstance(module, tuple(FILTERS)) for module in network.modules())
+    return any(kind_of(module) for module in network.modules())

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from aa_plugins.layers import BlurPool2d, PredictedFilter
+from aa_plugins.layers.kinds import filter_classes
 
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-FILTERS = (BlurPool2d, PredictedFilter)
+FILTERS = tuple(filter_classes().values())
 
 
 class Place(NamedTuple):

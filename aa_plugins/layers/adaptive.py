@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from aa_plugins.config import NORMALIZATIONS, check_choice, check_kernel_size, check_normalization
+from aa_plugins.config import (
+    NORMALIZATIONS,
+    AAConfig,
+    check_choice,
+    check_kernel_size,
+    check_normalization,
+)
 from aa_plugins.layers.predicted import PredictedFilter
 from aa_plugins.ops import binomial_taps
 
@@ -65,6 +73,12 @@ class AdaptiveBlurPool2d(PredictedFilter):
             dtype=dtype,
         )
         self.normalize = normalize
+
+    @classmethod
+    def of_config(cls, config: AAConfig, channels: int, **shared: Any) -> AdaptiveBlurPool2d:
+        """The filter that a configuration describes."""
+        options = cls.options_of(config, channels)
+        return cls(channels, config.kernel_size, normalize=config.normalize, **options, **shared)
 
     def start_logits(self) -> torch.Tensor:
         taps = binomial_taps(self.kernel_size)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from aa_plugins.config import PAD_MODES, check_choice, check_kernel_size, check_positive_int
+from aa_plugins.config import (
+    PAD_MODES,
+    AAConfig,
+    check_choice,
+    check_kernel_size,
+    check_positive_int,
+)
 from aa_plugins.ops import binomial_taps, blur2d
 
 # One node for torch.fx, which can't follow choices made by shape.
@@ -49,6 +57,11 @@ class BlurPool2d(nn.Module):
         taps = torch.empty(kernel_size, kernel_size, device=device, dtype=dtype)
         self.register_buffer("taps", taps, persistent=False)
         self.init_non_persistent_buffers()
+
+    @classmethod
+    def of_config(cls, config: AAConfig, channels: int, **shared: Any) -> BlurPool2d:
+        """The filter that a configuration describes."""
+        return cls(channels, config.kernel_size, **shared)
 
     def init_non_persistent_buffers(self) -> None:
         """Fill the kernel; timm calls this after a model was built on the meta device."""

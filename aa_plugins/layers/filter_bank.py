@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from aa_plugins.config import check_bank
+from aa_plugins.config import AAConfig, check_bank
 from aa_plugins.layers.predicted import PredictedFilter, fold
 from aa_plugins.ops import binomial_taps, taps_from_logits
 
@@ -70,6 +72,12 @@ class FilterBankPool2d(PredictedFilter):
         self.register_buffer("bank", bank, persistent=False)
         self.register_buffer("start", start, persistent=False)
         self.init_non_persistent_buffers()
+
+    @classmethod
+    def of_config(cls, config: AAConfig, channels: int, **shared: Any) -> FilterBankPool2d:
+        """The filter that a configuration describes."""
+        taps = config.taps or tuple(range(1, config.kernel_size + 1, 2))
+        return cls(channels, taps, **cls.options_of(config, channels), **shared)
 
     def init_non_persistent_buffers(self) -> None:
         """Fill the bank, and the weights of its members at the binomial start.

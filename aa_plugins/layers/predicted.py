@@ -13,6 +13,7 @@ from aa_plugins.config import (
     PAD_MODES,
     PREDICTOR_INPUTS,
     PREDICTORS,
+    AAConfig,
     check_choice,
     check_positive_int,
 )
@@ -115,6 +116,16 @@ class PredictedFilter(nn.Module):
         self.register_buffer("prior", None if start is None else torch.empty(len(start), **factory))
         self.reset_parameters()
 
+    @staticmethod
+    def options_of(config: AAConfig, channels: int) -> dict[str, Any]:
+        """What a configuration says of any predicted filter."""
+        return {
+            "groups": largest_divisor(channels, config.groups),
+            "init": config.init,
+            "predictor": config.predictor,
+            "predictor_input": config.predictor_input,
+        }
+
     def start_logits(self) -> torch.Tensor | None:
         """Logits of one group, (logits_per_group,), of the fixed blur; None for equal ones."""
         return None
@@ -175,6 +186,11 @@ class PredictedFilter(nn.Module):
             f"groups={self.groups}, init={self.init!r}, pad_mode={self.pad_mode!r}, "
             f"predictor={self.predictor!r}, predictor_input={self.predictor_input!r}"
         )
+
+
+def largest_divisor(channels: int, most: int) -> int:
+    """The largest divisor of `channels` that isn't above `most`."""
+    return next(d for d in range(min(channels, most), 0, -1) if channels % d == 0)
 
 
 def filters_of(model: nn.Module) -> Iterator[tuple[str, PredictedFilter]]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aa_plugins.config import AAConfig
-from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
+from aa_plugins.layers.kinds import build_filter
 from aa_plugins.layers.strided import Filtered
 from aa_plugins.surgery.convert import convert_site
 from aa_plugins.surgery.follow import follow
@@ -137,28 +137,3 @@ def _row(site: Site, layer: nn.Module, config: AAConfig) -> ConvertedSite:
         parameters=sum(p.numel() for p in layer.parameters()),
         place=site.place,
     )
-
-
-def build_filter(
-    config: AAConfig,
-    channels: int,
-    stride: int,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-) -> nn.Module:
-    """The filter that `config` asks for, for a map of `channels`."""
-    shared = {"stride": stride, "pad_mode": config.pad_mode, "device": device, "dtype": dtype}
-    if config.filter == "blur":
-        return BlurPool2d(channels, config.kernel_size, **shared)
-    groups = largest_divisor(channels, config.groups)
-    predicted = {"groups": groups, "init": config.init, "predictor": config.predictor, **shared}
-    predicted["predictor_input"] = config.predictor_input
-    if config.filter == "bank":
-        taps = config.taps or tuple(range(1, config.kernel_size + 1, 2))
-        return FilterBankPool2d(channels, taps, **predicted)
-    return AdaptiveBlurPool2d(channels, config.kernel_size, normalize=config.normalize, **predicted)
-
-
-def largest_divisor(channels: int, most: int) -> int:
-    """The largest divisor of `channels` that isn't above `most`."""
-    return next(d for d in range(min(channels, most), 0, -1) if channels % d == 0)

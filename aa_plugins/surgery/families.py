@@ -9,7 +9,7 @@ from torch import nn
 from aa_plugins.layers import strided
 from aa_plugins.layers.merging import FilterAfterMerging
 from aa_plugins.layers.strided import stride_of
-from aa_plugins.surgery.rows import Names, Site, Skipped
+from aa_plugins.surgery.rows import BLURS, Names, Site, Skipped
 from aa_plugins.surgery.trace import Trace
 
 # Residual blocks by class name, the same in timm, torchvision, mmseg and Detectron2: which
@@ -24,7 +24,6 @@ SHORTCUTS = ("downsample", "shortcut")
 # Stems that pool by a function call (Detectron2), which has no module to convert.
 FUNCTIONAL_POOL_STEMS = ("BasicStem",)
 MERGINGS = ("PatchMerging",)
-BLURS = ("BlurPool2d", "AdaptiveBlurPool2d", "FilterBankPool2d")
 
 
 def family_sites(names: Names, trace: Trace) -> Iterator[Site | Skipped]:

@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 from aa_plugins.layers import strided
 from aa_plugins.layers.strided import stride_of
 from aa_plugins.surgery.places import after_nonlinearity
-from aa_plugins.surgery.rows import Names, Site, Skipped
+from aa_plugins.surgery.rows import BLURS, Names, Site, Skipped
 from aa_plugins.surgery.trace import Operation, Trace
 
-BLUR = re.compile(r"(Adaptive)?BlurPool2d|FilterBankPool2d")
+BLUR = re.compile("|".join(BLURS))
 KINDS = ((nn.Conv2d, "conv"), (nn.MaxPool2d, "max_pool"), (nn.AvgPool2d, "avg_pool"))
 # Classes whose strides reduce queries, keys or values. A split attention is a convolution, and a
 # block has a shortcut beside its attention.

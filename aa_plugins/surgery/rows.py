@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from aa_plugins.layers.kinds import filter_classes
 from aa_plugins.layers.strided import FilterBefore, Filtered
 
 # Every module of a network with its name; shared modules have their first name.
 Names = dict[nn.Module, str]
+# Classes that blur already, by name: timm's, which ours shares, and our others.
+BLURS = ("BlurPool2d", *(kind.__name__ for kind in filter_classes().values()))
 
 
 @dataclass(frozen=True)

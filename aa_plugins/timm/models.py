@@ -19,7 +19,7 @@ from timm.models import (
 from torch import nn
 
 from aa_plugins.config import AAConfig
-from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d
+from aa_plugins.layers.kinds import filter_classes
 from aa_plugins.surgery import antialias
 from aa_plugins.timm.antialiased import become_antialiased
 from aa_plugins.timm.weights import load_filters, without_filters
@@ -54,7 +54,7 @@ default_cfgs: dict[str, Any] = {}
 
 def register_all() -> None:
     """Register `aa_<name>` for every model of `MODULES`; its weights are the plain model's."""
-    for layer in (AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d):
+    for layer in filter_classes().values():
         register_notrace_module(layer)  # padding looks at the size of the map
     for name in timm.list_models(module=MODULES):
         cfgs = get_arch_pretrained_cfgs(name)

@@ -1,0 +1,39 @@
+"""Filters by the names that AAConfig has for them."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+import torch
+from torch import nn
+
+from aa_plugins.config import FILTERS, AAConfig
+
+
+@cache
+def filter_classes() -> dict[str, type[nn.Module]]:
+    """The class of every filter, by name."""
+    found = {}
+    for name, place in FILTERS.items():
+        file, _, kind = place.partition(".")
+        found[name] = getattr(import_module(f"aa_plugins.layers.{file}"), kind)
+    return found
+
+
+def kind_of(module: nn.Module) -> str | None:
+    """The name of a filter's kind; None for any other module."""
+    kinds = filter_classes().items()
+    return next((name for name, kind in kinds if isinstance(module, kind)), None)
+
+
+def build_filter(
+    config: AAConfig,
+    channels: int,
+    stride: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """The filter that `config` asks for, for a map of `channels`."""
+    shared = {"stride": stride, "pad_mode": config.pad_mode, "device": device, "dtype": dtype}
+    return filter_classes()[config.filter].of_config(config, channels, **shared)
