@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from aa_plugins.hosts import Host
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "aa_plugins"
 # From the ground up: a room imports from its own floor and from those below. Rooms of one floor
@@ -17,7 +19,7 @@ FLOORS = (
     ("surgery", "diagnostics", "datasets", "training"),
     ("export", "report"),
     ("hosts",),
-    ("timm", "mmseg", "detectron2", "torchvision", "plain"),
+    tuple(host.value for host in Host),
     ("command",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

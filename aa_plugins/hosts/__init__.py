@@ -55,7 +55,7 @@ def host_of(network: str | Path) -> Host:
         ValueError: for another kind of file, or one that isn't Python.
     """
     name = str(network)
-    for host in (Host.TIMM, Host.TORCHVISION):
+    for host in set(Host) - {Host.MMSEGMENTATION, Host.DETECTRON2, Host.PLAIN}:
         if name.startswith(f"{host.value}:"):
             return host
     if FUNCTION.fullmatch(name):

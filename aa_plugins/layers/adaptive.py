@@ -25,17 +25,10 @@ class AdaptiveBlurPool2d(PredictedFilter):
 
     Args:
         channels: C of the input, divisible by `groups`.
-        kernel_size: taps along each axis: 3, 5 or 7.
         stride: pixels of the input between kept positions.
-        groups: channel groups, each with its own predicted filter.
-        normalize: "group" (softmax over a group's k² taps, DC gain 1) or "joint" (softmax over
-            all groups·k² channels, as published; DC gain 1/groups on average; init="paper" only).
-        init: "binomial" (starts as BlurPool2d), "identity" (starts as plain subsampling) or
-            "paper" (Kaiming predictor, unit norm).
-        pad_mode: "reflect", "replicate", "zeros" or "circular".
-        predictor: "full" (a k×k convolution) or "separable" (k×k depthwise, then 1×1: cheaper).
-        predictor_input: "raw" (the predictor reads the input) or "blurred" (it reads the input
-            after a fixed binomial filter of 3 taps, at kept positions).
+        kernel_size, groups, normalize, init, pad_mode, predictor, predictor_input: fields of
+            `aa_plugins.AAConfig`, which explains them; a "joint" softmax has a DC gain of 1/groups
+            on average.
 
     Raises:
         ValueError: for an even kernel, groups that do not divide channels, or an unknown value.

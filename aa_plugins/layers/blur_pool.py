@@ -28,9 +28,8 @@ class BlurPool2d(nn.Module):
 
     Args:
         channels: C of the input; kept for the hosts' signature, the kernel is shared.
-        kernel_size: 2 to 7 taps along each axis.
         stride: pixels of the input between kept positions.
-        pad_mode: "reflect", "replicate", "zeros" or "circular".
+        kernel_size, pad_mode: fields of `aa_plugins.AAConfig`, which explains them.
 
     Raises:
         ValueError: for a kernel size, stride or padding that does not exist.

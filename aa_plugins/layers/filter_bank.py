@@ -22,14 +22,9 @@ class FilterBankPool2d(PredictedFilter):
         channels: C of the input, divisible by `groups`.
         taps: odd numbers of taps of the members, rising; 1 is the identity.
         stride: pixels of the input between kept positions.
-        groups: channel groups, each with its own predicted mixture.
-        init: "binomial" (starts as the member with 3 taps or, where there is none, the first that
-            blurs), "identity" (starts as plain subsampling) or "paper" (Kaiming predictor, unit
-            norm: about equal weights).
-        pad_mode: "reflect", "replicate", "zeros" or "circular".
-        predictor: "full" (a k×k convolution) or "separable" (k×k depthwise, then 1×1: cheaper).
-        predictor_input: "raw" (the predictor reads the input) or "blurred" (it reads the input
-            after a fixed binomial filter of 3 taps, at kept positions).
+        groups, init, pad_mode, predictor, predictor_input: fields of `aa_plugins.AAConfig`, which
+            explains them; it starts as the member with 3 taps or, where there is none, the first
+            that blurs.
 
     Raises:
         ValueError: for an even, repeated or missing number of taps, or an unknown value.

@@ -23,8 +23,8 @@ def filter_classes() -> dict[str, type[nn.Module]]:
 
 def kind_of(module: nn.Module) -> str | None:
     """The name of a filter's kind; None for any other module."""
-    kinds = filter_classes().items()
-    return next((name for name, kind in kinds if isinstance(module, kind)), None)
+    names = {kind: name for name, kind in filter_classes().items()}
+    return next((names[kind] for kind in type(module).__mro__ if kind in names), None)
 
 
 def build_filter(

@@ -59,7 +59,7 @@ class AntialiasReport:
 
     def _converted_row(self, site: ConvertedSite) -> tuple[str, ...]:
         why = f"filters {site.place}"
-        if site.filter != "blur" and site.groups != self.config.groups:
+        if site.parameters and site.groups != self.config.groups:
             why += f"; {self.config.groups} groups don't divide {site.channels} channels"
         numbers = (site.channels, site.groups, site.stride)
         action = f"{site.filter} filter"
