@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -61,6 +62,8 @@ def run(name: str, arguments: Sequence[str], prog: str | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     args = parser.parse_args(arguments)
     args.arguments = list(arguments)
+    if not args.debug:  # of the hosts' own libraries: ours are logged
+        warnings.simplefilter("ignore")
     try:
         return module.run(args) or 0
     except KeyboardInterrupt:

@@ -18,6 +18,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if bool(args.networks) == bool(args.records):
         raise ValueError("give either networks, with --weights, or --records NAME=DIR")
-    rows = args.records or measure(args)
+    with quiet(args.debug):
+        rows = args.records or measure(args)
     from aa_plugins.evaluation.tasks import task_of
     from aa_plugins.report.comparison import comparison
 
@@ -91,8 +95,29 @@ def measure(args: argparse.Namespace) -> list[str]:
     protocol = choose_protocol(args, list(networks.values()))
     print(f"{protocol.label}; records and the report go to {args.out}", flush=True)
     for name, network in networks.items():
+        print(f"{name}: {filters_in(network)}", flush=True)
         network.measure(protocol, args.out / name, args.resume, args.num_gpus)
     return [f"{name}={args.out / name}" for name in networks]
+
+
+def filters_in(network: Network) -> str:
+    """How many filters of which kind a network has."""
+    from collections import Counter
+
+    from aa_plugins.layers.kinds import kind_of
+
+    counts = Counter(filter(None, map(kind_of, network.model.modules())))
+    return ", ".join(f"{n} {kind} filters" for kind, n in counts.items()) or "no filter, plain"
+
+
+@contextmanager
+def quiet(debug: bool) -> Iterator[None]:
+    """Within it, hosts log what is wrong alone: mmengine would print the whole config."""
+    logging.disable(logging.NOTSET if debug else logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def refuse_records(folder: Path, resume: bool) -> None:

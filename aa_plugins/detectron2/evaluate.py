@@ -17,8 +17,10 @@ from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.data import transforms as T
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from tqdm import tqdm
 
 from aa_plugins.detectron2.checks import check_classes, check_datasets, images_of, num_classes
 from aa_plugins.detectron2.config import instantiated, load_lazy, load_yaml, pairs_of
@@ -215,7 +217,8 @@ def _evaluate(
     )
     evaluator = ShiftConsistencyEvaluator(protocol, classes, folder, identity, resume)
     with finite(task.model, names_of):
-        inference_on_dataset(ShiftedInference(task.model, protocol), loader, evaluator)
+        bar = tqdm(loader, desc=Path(folder).name, disable=not comm.is_main_process())
+        inference_on_dataset(ShiftedInference(task.model, protocol), bar, evaluator)
     logger.info(f"{conversion(task.model)}; records are in {folder}")
 
 

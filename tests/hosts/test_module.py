@@ -58,7 +58,7 @@ def test_a_pixelwise_network_is_consistent_and_a_strided_one_is_not(folder):
     for function in ("pixelwise", "strided"):
         network = segmentor(function, folder)
         records = network.measure(Protocol(stride=4), folder / function)
-        found[function] = semantic.summarise(records)["mASSC"]["value"]
+        found[function] = semantic.SEMANTIC.summarise(records)["mASSC"]["value"]
     assert found["pixelwise"] == 100 > 90 > found["strided"]
 
 
@@ -72,7 +72,7 @@ def test_five_lines_of_python_measure_a_module(folder):
     images = SegmentedImages(folder / "images", folder / "labels")
     network = ModuleNetwork(nn.Conv2d(3, 4, 1), "semantic", images)
     records = network.measure(Protocol(stride=4), folder / "out")
-    assert semantic.summarise(records)["mASSC"]["value"] == 100
+    assert semantic.SEMANTIC.summarise(records)["mASSC"]["value"] == 100
 
 
 def test_a_request_converts(folder):
@@ -111,7 +111,7 @@ def test_a_classifier_sees_views_of_its_own_size(folder):
     assert network.stride == 2
     protocol = Protocol(**{**network.protocol(), "stride": 4, "shifts": ((1, 0),)})
     records = network.measure(protocol, folder / "out")
-    assert 0 <= classification.summarise(records)["agreement"]["value"] <= 100
+    assert 0 <= classification.CLASSIFICATION.summarise(records)["agreement"]["value"] <= 100
     pixels, _ = network.prepare(np.zeros((96, 200, 3), np.uint8), None)
     assert min(pixels.shape[1:]) == 64 + 2 * 8  # the longest shift, on either side
 

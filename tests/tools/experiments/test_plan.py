@@ -55,7 +55,7 @@ def test_a_variant_adds_its_own_options(small):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("task: semantic", "task: panoptic", "task='panoptic' is neither"),
+        ("task: semantic", "task: panoptic", "task='panoptic'; choose one of"),
         ("title: Small", "titel: Small", "unknown field 'titel'"),
         ("against: none", "against: nothing", "is about unknown 'nothing'"),
         ("against: none", "direction: up", "direction='up': choose one of higher, lower, zero"),

@@ -45,7 +45,7 @@ def write(folder: Path, variant: str, seed: int, equal: np.ndarray) -> None:
         for row in records:
             writer.append(row)
     content = {
-        "summary": semantic.summarise(records, resamples=10),
+        "summary": semantic.SEMANTIC.summarise(records, resamples=10),
         "size": {"parameters": 2_000_000, "macs": 3_000_000_000},
         "training": {"cpu_seconds": 60.0, "peak_memory_mib": 10, "resumed": False},
         "environment": {"torch": "2", "threads": 1, "gpu": None},
