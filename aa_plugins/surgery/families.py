@@ -9,7 +9,7 @@ from torch import nn
 from aa_plugins.layers import strided
 from aa_plugins.layers.merging import FilterAfterMerging
 from aa_plugins.layers.strided import stride_of
-from aa_plugins.surgery.rows import BLURS, Names, Site, Skipped
+from aa_plugins.surgery.rows import BLURS, MERGINGS, Names, Site, Skipped
 from aa_plugins.surgery.trace import Trace
 
 # Residual blocks by class name, the same in timm, torchvision, mmseg and Detectron2: which
@@ -23,7 +23,6 @@ RESIDUAL_BLOCKS = {
 SHORTCUTS = ("downsample", "shortcut")
 # Stems that pool by a function call (Detectron2), which has no module to convert.
 FUNCTIONAL_POOL_STEMS = ("BasicStem",)
-MERGINGS = ("PatchMerging",)
 
 
 def family_sites(names: Names, trace: Trace) -> Iterator[Site | Skipped]:
@@ -50,7 +49,7 @@ def _residual_sites(names: Names) -> Iterator[Site | Skipped]:
         if stride == 1 and block not in dilated:
             continue
         kinds = ("conv", "shortcut") if stride > 1 else ("dilated", "dilated")
-        if type(getattr(block, "aa", None)).__name__ in BLURS:
+        if BLURS.fullmatch(type(getattr(block, "aa", None)).__name__):
             yield Skipped(names[block.aa], kinds[0], "blurs already")
         else:
             channels = reader.in_channels
@@ -123,20 +122,26 @@ def _first_dilated_blocks(names: Names) -> set[nn.Module]:
 
 
 def _merging_sites(names: Names, trace: Trace) -> Iterator[Site]:
-    """Swin's patch mergings, (B, H, W, C): filtered after norm and reduction."""
+    """Swin's patch mergings, of maps or of tokens: filtered after norm and reduction."""
     for module, name in names.items():
-        if type(module).__name__ not in MERGINGS or not _halves_channels_last(name, trace):
+        if not MERGINGS.fullmatch(type(module).__name__) or not _halves(name, trace):
             continue
         channels = trace.calls[name][0].output_shapes[0][-1]
         yield Site(name, "merging", channels, 2, name, FilterAfterMerging)
 
 
-def _halves_channels_last(name: str, trace: Trace) -> bool:
-    """Whether a module turns (B, H, W, C) into (B, ⌈H/2⌉, ⌈W/2⌉, C')."""
+def _halves(name: str, trace: Trace) -> bool:
+    """Whether a module turns (B, H, W, C) into (B, ⌈H/2⌉, ⌈W/2⌉, C'), or (B, H·W, C), with H and W
+    among its arguments, into (B, ⌈H/2⌉·⌈W/2⌉, C')."""
     if trace.why_not_once(name) is not None:
         return False
     call = trace.calls[name][0]
-    shapes = [*call.input_shapes, *call.output_shapes]
-    if [len(shape) for shape in shapes] != [4, 4]:
+    if len(call.input_shapes) != 1 or len(call.output_shapes) != 1:
         return False
-    return all(shapes[1][axis] == -(-shapes[0][axis] // 2) for axis in (1, 2))
+    (before,), (after,) = call.input_shapes, call.output_shapes
+    if len(before) == len(after) == 4:
+        return all(after[axis] == -(-before[axis] // 2) for axis in (1, 2))
+    if len(before) != 3 or len(after) != 3 or len(call.numbers) != 2:
+        return False
+    height, width = call.numbers
+    return before[1] == height * width and after[1] == -(-height // 2) * -(-width // 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,13 @@ from torch import nn
 from aa_plugins.layers.kinds import filter_classes
 from aa_plugins.layers.strided import FilterBefore, Filtered
 
+# Patch mergings of the Swins of timm, torchvision, transformers, MMSegmentation and Detectron2.
+MERGINGS = re.compile(r"\w*PatchMerging(V2)?")
+
 # Every module of a network with its name; shared modules have their first name.
 Names = dict[nn.Module, str]
 # Classes that blur already, by name: timm's, which ours shares, and our others.
-BLURS = ("BlurPool2d", *(kind.__name__ for kind in filter_classes().values()))
+BLURS = re.compile("|".join(["BlurPool2d", *(k.__name__ for k in filter_classes().values())]))
 
 
 @dataclass(frozen=True)

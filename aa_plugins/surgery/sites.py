@@ -9,8 +9,9 @@ from torch import nn
 from aa_plugins.layers.strided import FilterAfter, FilterBefore
 from aa_plugins.surgery.families import family_sites
 from aa_plugins.surgery.follow import Followed
-from aa_plugins.surgery.generic import generic_sites, out_of_reach
+from aa_plugins.surgery.generic import generic_sites
 from aa_plugins.surgery.places import norm_after
+from aa_plugins.surgery.reductions import function_reductions, unexplained
 from aa_plugins.surgery.rows import Site, Skipped
 from aa_plugins.surgery.trace import Trace
 
@@ -26,11 +27,13 @@ def find_sites(followed: Followed) -> tuple[list[Site], list[Skipped]]:
     }
     modules = {name: module for module, name in names.items()}
     found: dict[str, Site | Skipped] = {row.name: row for row in followed.outside}
-    for rule in (family_sites, generic_sites, out_of_reach):
+    for rule in (family_sites, generic_sites, function_reductions):
         for row in rule(names, trace):
             row = _usable(row, modules, trace) if isinstance(row, Site) else row
             if row is not None:
                 found.setdefault(row.name, row)
+    for row in unexplained(names, trace, found):
+        found.setdefault(row.name, row)
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     rows = sorted(found.values(), key=lambda row: order[row.name])
     return (

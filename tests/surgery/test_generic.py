@@ -170,7 +170,19 @@ class Attention(nn.Module):
         self.reduce = nn.Conv2d(8, 8, 2, stride=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.reduce(x)
+        queries, keys = x.flatten(2).mT, self.reduce(x).flatten(2).mT
+        return F.scaled_dot_product_attention(queries, keys, keys).mT.view_as(x)
+
+
+class AttentionGate(nn.Module):
+    """Of attention it has but the name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(8, 8, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.reduce(x).sigmoid()
 
 
 class Functional(nn.Module):
@@ -183,11 +195,15 @@ class Functional(nn.Module):
     [
         (nn.Sequential(nn.Conv2d(3, 8, 16, stride=16)), "stem", "patch embedding"),
         (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 8, stride=8)), "conv", "64 times"),
-        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.AvgPool2d(32)), "avg_pool", "global pool"),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 1), nn.AvgPool2d(32)),
+            "avg_pool",
+            "gives one position of 32×32",
+        ),
         (nn.Sequential(nn.Conv2d(3, 8, 1), nn.AvgPool2d((1, 2))), "avg_pool", "between the axes"),
         (nn.Sequential(nn.Conv2d(3, 8, 1), Attention()), "conv", "inside Attention"),
         (nn.Sequential(nn.Conv2d(3, 8, 1), AdaptiveBlurPool2d(8)), "blur", "blurs already"),
-        (nn.Sequential(nn.Conv2d(3, 8, 1), Functional()), "function", "max_pool2d called"),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), Functional()), "function", "max_pool2d 32×32 → 16×16"),
     ],
 )
 def test_what_is_left_alone_has_a_reason(module, kind, reason):
@@ -237,3 +253,8 @@ def test_an_input_is_found_or_asked_for():
     with pytest.raises(ValueError, match="48 pixels, please.*example="):
         antialias(Fixed(), AAConfig(stem=True))
     assert antialias(Fixed(), AAConfig(stem=True), example=torch.zeros(1, 5, 48, 48)).sites
+
+
+def test_a_name_does_not_make_attention():
+    sites, _ = find_sites(follow(nn.Sequential(nn.Conv2d(3, 8, 1), AttentionGate()), IMAGE))
+    assert [site.name for site in sites] == ["1.reduce"]
