@@ -103,7 +103,8 @@ def test_a_command_is_one_that_the_parser_takes(line):
     module, parser = import_module(f"aa_plugins.command.{name}"), argparse.ArgumentParser()
     module.add_arguments(parser)
     args = parser.parse_args(arguments)
-    networks = getattr(args, "networks", None) or [getattr(args, "config_file", None)]
+    one = getattr(args, "network", None) or getattr(args, "config_file", None)
+    networks = getattr(args, "networks", None) or [one]
     assert all(host_of(network) for network in networks)
 
 
@@ -148,7 +149,7 @@ def test_a_command_runs(folder, line):
         if shorter[0] == "--cfg-options" in arguments:
             shorter = shorter[1:]
         arguments += shorter
-    if "--out" not in arguments and name == "consistency":
+    if "--out" not in arguments and name != "inspect":
         arguments += ["--out", f"out/{LINES.index(line)}"]
     call("-m", "aa_plugins", name, *arguments, folder=folder)
 

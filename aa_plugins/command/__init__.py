@@ -8,6 +8,7 @@ a wrong command line ends with 2, an interruption with 130.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 import warnings
@@ -30,7 +31,8 @@ for example:
   aa-plugins consistency timm:aa_resnet50 --weights resnet50.pth --data photos
 
 aa-plugins COMMAND --help has more. A network is a config (a file, or the name of one that comes
-with the package), timm:NAME, torchvision:NAME or MODULE:FUNCTION.
+with the package), timm:NAME, torchvision:NAME or MODULE:FUNCTION. Ends with 0; with 1 after an
+error, 2 after a wrong command line, 130 where it was interrupted.
 """
 
 
@@ -70,6 +72,9 @@ def run(name: str, arguments: Sequence[str], prog: str | None = None) -> int:
         hint = ": the same command with --resume goes on" if "resume" in args else ""
         print(f"\ninterrupted{hint}", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stdout = open(os.devnull, "w")
+        return ERROR
     except Exception as error:
         if args.debug:
             traceback.print_exc()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from aa_plugins.hosts.interface import Network
 
 OWN = "-"
-TASKS = ("classification", "semantic", "instance")
 
 
 def add_networks(parser: argparse.ArgumentParser, number: str = "+") -> None:
@@ -34,7 +33,7 @@ def add_networks(parser: argparse.ArgumentParser, number: str = "+") -> None:
     add_aa(parser)
     parser.add_argument("--device", default="cpu", help="such as cuda")
     plain = parser.add_argument_group("networks without a config")
-    plain.add_argument("--task", choices=TASKS, help="of MODULE:FUNCTION")
+    plain.add_argument("--task", help="of MODULE:FUNCTION: classification, semantic or instance")
     plain.add_argument("--classes", type=int, metavar="N", help="of the network")
     plain.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the input")
     plain.add_argument("--mean", type=float, nargs=3, metavar="X", help="of RGB in [0, 1]")

@@ -23,18 +23,16 @@ from aa_plugins.datasets.images import (
     SegmentedImages,
 )
 from aa_plugins.evaluation import (
-    ClassificationConsistency,
-    InstanceConsistency,
     LeftOut,
     Protocol,
     RecordWriter,
-    SemanticConsistency,
     extract,
     read_records,
     require_finite_weights,
     run_identity,
 )
 from aa_plugins.evaluation.stride import total_stride
+from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.evaluation.views import ViewPlan
 from aa_plugins.hosts import detector
 from aa_plugins.hosts.interface import Network, Record, Request
@@ -44,7 +42,6 @@ from aa_plugins.surgery import antialias, load_plain_or_converted
 logger = logging.getLogger(__name__)
 
 PRETRAINED = "pretrained"
-TASKS = ("classification", "semantic", "instance")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 USUAL = (224, 224)
 
@@ -248,10 +245,8 @@ class ModuleNetwork(Network):
         return pixels, truth, protocol.plan(*pixels.shape[-2:], self.images.ids[index])
 
     def _scorer(self, protocol: Protocol) -> Any:
-        if self.task == "semantic":
-            return SemanticConsistency(protocol, self.num_classes, self.ignore)
-        kind = InstanceConsistency if self.task == "instance" else ClassificationConsistency
-        return kind(protocol, self.num_classes)
+        options = {"ignore_index": self.ignore} if self.task == "semantic" else {}
+        return TASKS[self.task].scorer(protocol, self.num_classes, **options)
 
 
 def network_of(
