@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aa_plugins.evaluation.protocol import Protocol
     from aa_plugins.hosts.interface import Network
 
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_networks(parser, "*")
     add_out(parser, "out/consistency")

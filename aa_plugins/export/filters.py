@@ -25,7 +25,8 @@ class FixedFilter(nn.Module):
     def __init__(self, layer: BlurPool2d) -> None:
         super().__init__()
         self.border = Border(layer.kernel_size, layer.pad_mode)
-        weight = layer.taps.detach().repeat(layer.channels, 1, 1, 1)
+        kernel = layer.kernel(torch.empty(0))
+        weight = kernel.repeat(layer.channels, 1, 1, 1)
         padding = self.border.left_to_convolution
         self.conv = _convolution(weight, layer.stride, padding, layer.channels)
 
@@ -133,6 +134,7 @@ def exportable(model: nn.Module) -> nn.Module:
         ValueError: for filters with circular padding.
     """
     model = copy.deepcopy(model).eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     fuse(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -140,7 +142,7 @@ def exportable(model: nn.Module) -> nn.Module:
                 setattr(parent, name, FixedFilter(child))
             elif isinstance(child, PredictedFilter):
                 setattr(parent, name, WeightedMaps(child))
-    return model
+    return model.to(device)
 
 
 def _convolution(
@@ -170,12 +172,13 @@ def _mixture(
     """
     area = layer.kernel_size**2
     if isinstance(layer, FilterBankPool2d):
-        kernels, start = layer.bank.clone(), layer.start.flatten()
+        like = torch.empty(0)
+        kernels, start = layer.members(like), layer.start(like)
     else:
         kernels, start = torch.eye(area), None
     if layer.gate is None:
         return kernels, None, None
-    gate = fold(layer.gate).view(1, -1, 1, 1, 1)
+    gate = fold(layer.gate).cpu().view(1, -1, 1, 1, 1)
     if layer.share() is not None:  # mixed with a unit impulse
         impulse = torch.eye(area)[area // 2].to(kernels)
         same = (kernels == impulse).all(1)

@@ -14,6 +14,7 @@ from aa_plugins.config import (
     check_kernel_size,
     check_positive_int,
 )
+from aa_plugins.layers.constants import constant
 from aa_plugins.ops import binomial_taps, blur2d
 
 # One node for torch.fx, which can't follow choices made by shape.
@@ -23,8 +24,8 @@ torch.fx.wrap("blur2d")
 class BlurPool2d(nn.Module):
     """Binomial low-pass filter and subsampling (Zhang, ICML 2019, section 3).
 
-    Odd and even kernels share one shape rule, (N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉). The
-    kernel is a non-persistent buffer, so checkpoints neither hold nor miss it.
+    Odd and even kernels share one shape rule, (N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉). It has
+    neither parameters nor buffers, so checkpoints neither hold nor miss anything.
 
     Args:
         channels: C of the input; kept for the hosts' signature, the kernel is shared.
@@ -53,23 +54,23 @@ class BlurPool2d(nn.Module):
         self.kernel_size = kernel_size
         self.stride = stride
         self.pad_mode = pad_mode
-        taps = torch.empty(kernel_size, kernel_size, device=device, dtype=dtype)
-        self.register_buffer("taps", taps, persistent=False)
-        self.init_non_persistent_buffers()
 
     @classmethod
     def of_config(cls, config: AAConfig, channels: int, **shared: Any) -> BlurPool2d:
         """The filter that a configuration describes."""
         return cls(channels, config.kernel_size, **shared)
 
-    def init_non_persistent_buffers(self) -> None:
-        """Fill the kernel; timm calls this after a model was built on the meta device."""
+    def kernel(self, like: torch.Tensor) -> torch.Tensor:
+        """(k, k) taps that sum to 1, on the device and in the dtype of `like`."""
+        return constant(self, "kernel", self._kernel, like)
+
+    def _kernel(self) -> torch.Tensor:
         taps = binomial_taps(self.kernel_size)
-        self.taps.copy_(taps[:, None] * taps)
+        return taps[:, None] * taps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        return blur2d(x, self.taps, self.stride, self.pad_mode)
+        return blur2d(x, self.kernel(x), self.stride, self.pad_mode)
 
     def extra_repr(self) -> str:
         return (

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from aa_plugins.config import AAConfig, check_bank
+from aa_plugins.layers.constants import constant
 from aa_plugins.layers.predicted import PredictedFilter, fold
 from aa_plugins.ops import binomial_taps, taps_from_logits
 
@@ -62,11 +63,6 @@ class FilterBankPool2d(PredictedFilter):
             device=device,
             dtype=dtype,
         )
-        bank = torch.empty(len(taps), taps[-1] ** 2, device=device, dtype=dtype)
-        start = torch.empty(len(taps), 1, 1, device=device, dtype=dtype)
-        self.register_buffer("bank", bank, persistent=False)
-        self.register_buffer("start", start, persistent=False)
-        self.init_non_persistent_buffers()
 
     @classmethod
     def of_config(cls, config: AAConfig, channels: int, **shared: Any) -> FilterBankPool2d:
@@ -74,26 +70,33 @@ class FilterBankPool2d(PredictedFilter):
         taps = config.taps or tuple(range(1, config.kernel_size + 1, 2))
         return cls(channels, taps, **cls.options_of(config, channels), **shared)
 
-    def init_non_persistent_buffers(self) -> None:
-        """Fill the bank, and the weights of its members at the binomial start.
+    def members(self, like: torch.Tensor) -> torch.Tensor:
+        """(M, k²) kernels of the bank, on the device and in the dtype of `like`."""
+        return constant(self, "members", self._members, like)
 
-        timm calls this after a model was built on the meta device.
-        """
-        favoured = self.taps.index(3) if 3 in self.taps else 1
-        self.start.copy_(torch.eye(len(self.taps))[favoured].view(-1, 1, 1))
-        for member, count in enumerate(self.taps):
-            line = torch.zeros(self.kernel_size)
-            start = (self.kernel_size - count) // 2
-            line[start : start + count] = binomial_taps(count)
-            self.bank[member].copy_((line[:, None] * line).flatten())
+    def start(self, like: torch.Tensor) -> torch.Tensor:
+        """(M,) weights of the members at the binomial start."""
+        return constant(self, "start", self._start, like)
+
+    def _members(self) -> torch.Tensor:
+        bank = torch.zeros(len(self.taps), self.kernel_size, self.kernel_size)
+        for member, count in zip(bank, self.taps):
+            before = (self.kernel_size - count) // 2
+            line = binomial_taps(count)
+            member[before : before + count, before : before + count] = line[:, None] * line
+        return bank.flatten(1)
+
+    def _start(self) -> torch.Tensor:
+        return torch.eye(len(self.taps))[self.taps.index(3) if 3 in self.taps else 1]
 
     def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
         if self.init != "binomial":
-            return logits, True, self.bank
+            return logits, True, self.members(logits)
         # A bias towards one member strong enough to start with would leave the softmax no gradient.
         weights = taps_from_logits(logits, softmax=True)
         gate = fold(self.gate).to(weights.dtype).view(-1, 1, 1, 1)
-        return gate * weights + (1 - gate) * self.start, False, self.bank
+        start = self.start(weights).view(-1, 1, 1)
+        return gate * weights + (1 - gate) * start, False, self.members(weights)
 
     def share(self) -> torch.Tensor | None:
         return None if self.init == "binomial" else super().share()

@@ -63,13 +63,6 @@ def test_is_copied_and_pickled_with_its_kernel():
         torch.testing.assert_close(other(x), layer(x), rtol=0, atol=0)
 
 
-def test_is_built_on_meta_and_filled_later():
-    layer = BlurPool2d(4, 3, device="meta")
-    assert layer(torch.empty(1, 4, 6, 6, device="meta")).shape == (1, 4, 3, 3)
-    layer.to_empty(device="cpu").init_non_persistent_buffers()
-    torch.testing.assert_close(layer.taps, BlurPool2d(4, 3).taps)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_moves_between_precisions(dtype):
     layer, x = BlurPool2d(4, 5), torch.rand(1, 4, 8, 8)

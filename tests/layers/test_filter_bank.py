@@ -71,7 +71,7 @@ def test_paper_start_mixes_the_members_evenly_on_average():
     layer = FilterBankPool2d(8, (1, 3, 5), init="paper").eval()
     layer.conv.weight.data.zero_()
     kernel = layer.predict(torch.randn(1, 8, 5, 5))[0, 0, :, 0, 0]
-    torch.testing.assert_close(kernel, layer.bank.mean(0))
+    torch.testing.assert_close(kernel, layer.members(kernel).mean(0))
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -86,13 +86,6 @@ def test_gradients_of_input_and_every_parameter(perturb, training, init):
 
     parameters = [p.detach().requires_grad_() for p in layer.parameters()]
     assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
-
-
-def test_is_built_on_meta_and_filled_later():
-    layer = FilterBankPool2d(8, device="meta").to_empty(device="cpu")
-    layer.init_non_persistent_buffers()
-    torch.testing.assert_close(layer.bank, FilterBankPool2d(8).bank)
-    assert "bank" not in layer.state_dict()
 
 
 @pytest.mark.parametrize("taps", [(3,), (3, 3), (5, 3), (1, 2), (), (3, 9), (-1, 3)])

@@ -153,9 +153,6 @@ def test_is_built_on_meta_and_started_later(kind, init):
     layer = kind(8, init=init, device="meta")
     assert layer(torch.empty(2, 8, 7, 7, device="meta")).shape == (2, 8, 4, 4)
     layer.to_empty(device="cpu")
-    for module in layer.modules():
-        if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()
     layer.reset_parameters()
     fresh = kind(8, init=init)
     fresh.load_state_dict(layer.state_dict())
