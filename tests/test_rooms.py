@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HOSTS = FLOORS[-2]
+# What is imported under another name than it is installed by.
+INSTALLED = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml"}
 FRAMEWORKS = {"mmseg", "mmengine", "mmcv", "detectron2", "fvcore"}
 
 
@@ -86,6 +89,22 @@ def test_a_room_knows_neither_a_foreign_host_nor_the_checkout(room, path):
     assert not names & {"experiments", "benchmark", "timm_sweep", "demo", "tools"}
     assert not re.search(r"__file__\)\.?(resolve\(\))?\.parents\[", path.read_text())
     assert "tools/" not in "".join(strings(path))
+
+
+def test_what_is_imported_is_declared():
+    """But for what hosts bring along, and what torch does."""
+    tomllib = pytest.importorskip("tomllib", reason="Python is older than 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", text)[0] for text in project["dependencies"]}
+    optional = {"omegaconf", "iopath", "pkg_resources", "triton", "safetensors"}
+    found = {
+        name.split(".")[0]
+        for room, path in files()
+        for name in imported(path)
+        if room not in ("mmseg", "detectron2")
+    }
+    found -= {*sys.stdlib_module_names, "aa_plugins", "__future__", *optional}
+    assert {INSTALLED.get(name, name) for name in found} <= declared
 
 
 def strings(path: Path) -> list[str]:

@@ -113,6 +113,8 @@ class Results:
             "zero": (low <= 0 <= high, above or below),
         }[claim.direction]
         verdict = "holds" if holds else "doesn't" if fails else "can't tell"
+        if claim.direction == "zero" and fails:
+            verdict += ", more" if above else ", less"
         return f"{verdict}: {said}"
 
     def _trees(self, variant: str, seeds: Sequence[int], metrics: Sequence[str]) -> list[dict]:

@@ -119,13 +119,13 @@ def test_a_claim_of_less_is_the_opposite(experiment, tmp_path):
 def test_a_number_far_from_zero_is_not_zero(experiment, tmp_path):
     results = results_of(experiment, tmp_path, [10, 20, 30])
     zero = Claim("None disagree", "mASSC", "blur", direction="zero")
-    assert results.verdict(zero).startswith("doesn't: +7")
+    assert results.verdict(zero).startswith("doesn't, more: +7")
 
 
 def test_two_functions_that_do_alike_are_not_told_apart(experiment, tmp_path):
     same = Claim("As consistent", "mASSC", "blur", "none", direction="zero")
     assert results_of(experiment, tmp_path, [0, 0, 0]).verdict(same).startswith("holds: ")
-    assert results_of(experiment, tmp_path, [9, 9, 9]).verdict(same).startswith("doesn't: +")
+    assert results_of(experiment, tmp_path, [9, 9, 9]).verdict(same).startswith("doesn't, more: +")
 
 
 def test_tables_are_renewed_between_their_markers(experiment, tmp_path):
