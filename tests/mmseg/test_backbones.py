@@ -156,7 +156,6 @@ def test_the_report_is_logged(caplog):
     assert "layer2.0.conv1" in caplog.text
 
 
-@pytest.mark.xfail(reason="a filter on a norm goes with the norm until conversions are guarded")
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "efficientnet_lite0"])
 def test_synchronised_norms_lose_no_filter_silently(name):
     """mmengine's `sync_bn="torch"` rebuilds every norm; of these models some host a filter."""
