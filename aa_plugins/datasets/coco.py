@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.io import ImageReadMode, decode_image
 
 from aa_plugins.evaluation.bad_images import BadImage
+from aa_plugins.evaluation.identity import unique
 
 
 class CocoImages(Dataset):
@@ -26,7 +27,8 @@ class CocoImages(Dataset):
 
     Raises:
         FileNotFoundError: where one of them is missing.
-        ValueError: for another kind of file, an empty one, or a category that it doesn't list.
+        ValueError: for another kind of file, an empty one, an id that two images have, or a
+            category that it doesn't list.
     """
 
     def __init__(self, annotations: str | Path, images: str | Path) -> None:
@@ -43,6 +45,8 @@ class CocoImages(Dataset):
             raise ValueError(f"{annotations} isn't in COCO's format ({error!r})") from error
         if not self.ids:
             raise ValueError(f"{annotations} lists no image")
+        # Of two images with one id the reader keeps the last.
+        unique([row["id"] for row in self.coco.dataset["images"]], str(annotations))
         if not known:
             raise ValueError(f"{annotations} lists no category: add those of the detector")
         unknown = sorted({row["category_id"] for row in used} - known)

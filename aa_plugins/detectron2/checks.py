@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from torch import nn
+
+from aa_plugins.evaluation.identity import unique
 
 PATHS = ("json_file", "image_root", "image_dir", "gt_dir", "dirname", "panoptic_json")
 
@@ -22,7 +25,7 @@ def check_datasets(names: Sequence[str]) -> None:
             hint = f"did you mean {nearest[0]}? Or " if nearest else ""
             raise ValueError(
                 f"no data set {name!r}: {hint}give its paths, DATASETS.COCO_PATHS.{name}: "
-                "[annotation file, image folder]"
+                "[annotation file, image folder] (in a LazyConfig by coco_dataset)"
             )
         metadata = MetadataCatalog.get(name)
         for path in (metadata.get(key) for key in PATHS):
@@ -35,12 +38,21 @@ def check_datasets(names: Sequence[str]) -> None:
 
 
 def images_of(name: str) -> list[dict[str, Any]]:
-    """The images of a test set; ValueError where there are none."""
+    """The images of a test set; ValueError where there are none, or an id repeats."""
     try:
         images = get_detection_dataset_dicts([name], filter_empty=False)
     except AssertionError as error:
         raise ValueError(f"data set {name!r}: {error}") from error
+    check_ids(name)
     return images
+
+
+def check_ids(name: str) -> None:
+    """Raise ValueError for an id that a file in COCO's format has twice: its reader keeps one."""
+    file = MetadataCatalog.get(name).get("json_file")
+    if file and "://" not in file:
+        content = json.loads(Path(file).read_text())
+        unique([row["id"] for row in content.get("images", [])], file)
 
 
 def check_classes(names: Sequence[str], model: nn.Module) -> None:

@@ -111,7 +111,7 @@ def load_yaml(
         message = str(error.args[0]) if error.args else repr(error)
         unknown = message.rsplit(": ", 1)[-1]
         nearest = difflib.get_close_matches(unknown, known, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        hint = f"; did you mean {nearest[0]}?" if nearest and nearest[0] != unknown else ""
         raise ValueError(f"{config_file}: {message}{hint}") from error
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights

@@ -14,7 +14,7 @@ from detectron2.data import (
     MetadataCatalog,
     get_detection_dataset_dicts,
 )
-from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets import builtin, load_coco_json
 
 # Datasets that came in by path; any other name belongs to Detectron2 or to the user's code.
 _paths: dict[str, tuple[str, str]] = {}
@@ -23,12 +23,28 @@ _paths: dict[str, tuple[str, str]] = {}
 def use_data_root(root: str | Path) -> None:
     """Have relative paths of data sets start at `root`, in place of $DETECTRON2_DATASETS.
 
+    Detectron2 reads that variable on import alone: its own data sets are registered anew.
+
     Raises:
         FileNotFoundError: where there is no such folder.
     """
     if not Path(root).is_dir():
         raise FileNotFoundError(f"--data-root {root}: no such folder")
-    os.environ["DETECTRON2_DATASETS"] = str(root)
+    os.environ["DETECTRON2_DATASETS"] = builtin._root = str(root)
+    catalogs = (DatasetCatalog, MetadataCatalog)
+    before = [dict(catalog.data) for catalog in catalogs]
+    try:
+        for catalog in catalogs:
+            catalog.data = {}
+        for name, register in vars(builtin).items():
+            if name.startswith("register_all_"):
+                register(str(root))
+        own = [dict(catalog.data) for catalog in catalogs]
+    finally:
+        for catalog, entries in zip(catalogs, before):
+            catalog.data = entries
+    for catalog, entries in zip(catalogs, own):
+        catalog.data.update(entries)
 
 
 def names_in(loader: Any) -> list[str]:

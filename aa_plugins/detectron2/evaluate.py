@@ -22,7 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from aa_plugins.detectron2.checks import check_classes, check_datasets, images_of, num_classes
+from aa_plugins.detectron2.checks import (
+    check_classes,
+    check_datasets,
+    check_ids,
+    images_of,
+    num_classes,
+)
 from aa_plugins.detectron2.config import instantiated, load_lazy, load_yaml, pairs_of
 from aa_plugins.detectron2.consistency import (
     ShiftConsistencyEvaluator,
@@ -275,6 +281,8 @@ def _task(cfg: Any, yaml: bool) -> Task:
         workers = test.num_workers
         texts = str(cfg.model), str(test.mapper)
         images = _lazy_images(test.dataset)
+        for name in images:
+            check_ids(name)
     if not any(images.values()):
         raise ValueError("no test set: name one in DATASETS.TEST or dataloader.test.dataset")
     ids = dataset_ids({name: [id_of(row) for row in rows] for name, rows in images.items()})

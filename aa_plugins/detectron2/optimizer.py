@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import nn
 
 from aa_plugins.layers import filters_of
+
+logger = logging.getLogger(__name__)
 
 
 def set_filter_rate(
@@ -25,6 +29,8 @@ def set_filter_rate(
     if factor == 1.0 and weight_decay is None:
         return
     ours = {id(p) for _, layer in filters_of(model) for p in layer.parameters()}
+    if not ours:
+        logger.warning("No filter has parameters: their own rate and decay change nothing")
     for group in list(optimizer.param_groups):
         filters = [p for p in group["params"] if id(p) in ours]
         if not filters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -36,7 +37,7 @@ class TIMMBackbone(Backbone):
         drop_path_rate: of stochastic depth.
 
     Raises:
-        ValueError: where the network has no map at the stride of an output.
+        ValueError: for an unknown name, or where the network has no map at the stride of an output.
     """
 
     def __init__(
@@ -109,6 +110,10 @@ def build_aa_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone
 
 
 def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float) -> nn.Module:
+    if not timm.is_model(name.split(".")[0]):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "timm.list_models() lists them"
+        raise ValueError(f"timm has no model {name!r}: {hint}")
     options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     if name.startswith("swin"):
         options["strict_img_size"] = False  # else it takes only the size it was trained at

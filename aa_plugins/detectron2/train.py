@@ -305,6 +305,8 @@ def _testing(cfg: DictConfig, model: nn.Module) -> tuple[Any, DatasetEvaluator]:
     """Loader and evaluator of a LazyConfig's test set, which are checked to fit."""
     loader = instantiated(cfg.dataloader.test, "dataloader.test")
     check_classes(names_in(cfg.dataloader.test), model)
+    evaluated = cfg.dataloader.evaluator.get("dataset_name")
+    check_datasets([evaluated] if isinstance(evaluated, str) else [])
     return loader, instantiated(cfg.dataloader.evaluator, "dataloader.evaluator")
 
 

@@ -100,6 +100,13 @@ def test_an_empty_annotation_file_is_named(copy, text):
         opened(copy[0], text)
 
 
+def test_two_images_with_one_id_are_an_error(copy):
+    folder, annotations = copy
+    annotations["images"].append({**annotations["images"][0], "file_name": "other.png"})
+    with pytest.raises(ValueError, match="instances_val.json has 2 images with the id 1"):
+        opened(folder, annotations)
+
+
 def test_a_category_outside_of_the_dataset_is_named(copy):
     folder, annotations = copy
     annotations["annotations"][0]["category_id"] = 99
@@ -119,11 +126,11 @@ def test_a_truncated_image_is_named(copy):
     ("name", "stride"),
     [
         ("maskrcnn_resnet50_fpn", 64),
-        ("fasterrcnn_mobilenet_v3_large_320_fpn", 64),
-        ("keypointrcnn_resnet50_fpn", 64),
+        pytest.param("fasterrcnn_mobilenet_v3_large_320_fpn", 64, marks=pytest.mark.slow),
+        pytest.param("keypointrcnn_resnet50_fpn", 64, marks=pytest.mark.slow),
         ("retinanet_resnet50_fpn", 128),
-        ("fcos_resnet50_fpn", 128),
-        ("ssd300_vgg16", 64),
+        pytest.param("fcos_resnet50_fpn", 128, marks=pytest.mark.slow),
+        pytest.param("ssd300_vgg16", 64, marks=pytest.mark.slow),
         ("ssdlite320_mobilenet_v3_large", 512),
     ],
 )
@@ -134,7 +141,12 @@ def test_the_stride_is_measured_on_the_network(name, stride):
 
 
 @pytest.mark.parametrize(
-    "name", ["retinanet_resnet50_fpn", "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"]
+    "name",
+    [
+        pytest.param("retinanet_resnet50_fpn", marks=pytest.mark.slow),
+        pytest.param("fcos_resnet50_fpn", marks=pytest.mark.slow),
+        "ssdlite320_mobilenet_v3_large",
+    ],
 )
 def test_detectors_without_masks_are_measured_at_the_size_of_the_view(name, data, tmp_path):
     model = build_detector(name, 8, {"filter": "blur"}, score_thresh=0.0, detections_per_img=5)
@@ -162,7 +174,6 @@ VAL = ["annotations=instances_val.json", "images=val"]
         ("none", [], 0, "holds no filter: the detector is plain"),
         ("none", ["filter=adaptive"], 4, "keep their start"),
         ("adaptive", [], 0, "holds filters: filter=adaptive"),
-        ("none", ["filter=blur"], 0, ""),
     ],
 )
 def test_what_is_measured_is_what_the_weights_are(
