@@ -95,6 +95,8 @@ class Experiment:
         protocol: what of the evaluation's protocol differs from the host's default.
         start: what its trainings go on from; by default they start as the config says.
         claims: what the records are asked.
+        sequences: by which rule of `aa_plugins.evaluation.sequences` images belong to videos.
+        block: frames of a video that are resampled together, at least.
     """
 
     name: str
@@ -109,6 +111,8 @@ class Experiment:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     start: Start | None = None
+    sequences: str | None = None
+    block: int | None = None
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that every variant has one before any has two."""
@@ -146,9 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check(experiment: Experiment, path: Path) -> None:
     if experiment.task not in TASKS:
-        raise ValueError(
-            f"{path}: task={experiment.task!r}; choose one of {', '.join(TASKS)}"
-        )
+        raise ValueError(f"{path}: task={experiment.task!r}; choose one of {', '.join(TASKS)}")
     for name in experiment.variants:
         if not name.replace("-", "").isalnum():
             raise ValueError(f"{path}: variant {name!r} names a folder: letters, digits, hyphens")

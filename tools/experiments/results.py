@@ -1,8 +1,8 @@
 """Records of an experiment's runs, and what they say together: means over seeds, and verdicts.
 
-A number is the mean over seeds, its interval a bootstrap over images of that mean: how it would
-differ on other images. How it would differ with other seeds isn't in the interval; the values of
-the single seeds beside it show that.
+A number is the mean over seeds, its interval a bootstrap of that mean over images, or over blocks
+of frames where images are those of a video: how it would differ on other images. From three seeds
+on a second interval resamples the seeds, too: how it would differ with other seeds and images.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aa_plugins.evaluation.bootstrap import average, differences, intervals
+import numpy as np
+
+from aa_plugins.evaluation.bootstrap import Statistic, average, differences, intervals
 from aa_plugins.evaluation.records import paired_records, read_records
+from aa_plugins.evaluation.resampling import Units, units_of
+from aa_plugins.evaluation.sequences import placed
 from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.report.table import find
 from experiments.plan import Claim, Experiment
@@ -45,7 +49,8 @@ class Results:
             if (place / "record.json").is_file():
                 record = json.loads((place / "record.json").read_text())
                 results.records.setdefault(run.variant, {})[run.seed] = record
-                results.images.setdefault(run.variant, {})[run.seed] = read_records(place)[1]
+                images = placed(read_records(place)[1], experiment.sequences)
+                results.images.setdefault(run.variant, {})[run.seed] = images
         return results
 
     def variants(self) -> list[str]:
@@ -58,24 +63,28 @@ class Results:
         return sorted(set.intersection(*found))
 
     def summary(self, variant: str, metrics: Sequence[str]) -> dict:
-        """Means over a variant's seeds with intervals over images."""
+        """Means over a variant's seeds with intervals."""
         trees = self._trees(variant, self.seeds(variant), metrics)
-        return intervals(average(trees))
+        return intervals(average(trees), units=self.units())
 
     def difference(self, later: str, earlier: str, metrics: Sequence[str]) -> dict:
-        """Means over common seeds of later - earlier, with paired intervals over images."""
+        """Means over common seeds of later - earlier, with paired intervals."""
         seeds = self.seeds(later, earlier)
         for seed in seeds:
             paired_records(self.images[earlier][seed], self.images[later][seed])
         trees = [average(self._trees(v, seeds, metrics)) for v in (earlier, later)]
-        return differences(*trees)
+        return differences(*trees, units=self.units())
+
+    def units(self) -> Units:
+        """What is resampled: images, or blocks of frames."""
+        first = next(iter(self.images.values()))
+        return units_of(next(iter(first.values())), self.experiment.block)
 
     def values(self, variant: str, metric: str) -> dict[int, float | None]:
         """Seed to what its run measured."""
-        return {
-            seed: (find(record["summary"], metric) or {}).get("value")
-            for seed, record in sorted(self.records[variant].items())
-        }
+        seeds = sorted(self.records[variant])
+        found = [find(tree, metric) for tree in self._trees(variant, seeds, [metric])]
+        return {seed: None if leaf is None else _number(leaf) for seed, leaf in zip(seeds, found)}
 
     def gaps(self, later: str, earlier: str, metric: str) -> dict[int, float]:
         """Common seed to later - earlier."""
@@ -85,10 +94,10 @@ class Results:
     def verdict(self, claim: Claim) -> str:
         """ "holds", "doesn't" or "can't tell", and on what.
 
-        A comparison holds where the interval of the mean over at least three seeds is on the
-        claimed side of zero and so is every seed; it doesn't where all of that is on the other
-        side. "Zero" holds where the interval of three seeds or more contains zero, and doesn't
-        where it is off zero and every seed is on the same side.
+        A comparison holds where the interval over seeds and images, of at least three seeds, is on
+        the claimed side of zero and so is every seed; it doesn't where all of that is on the other
+        side. "Zero" holds where that interval contains zero, and doesn't where it is off zero and
+        every seed is on the same side.
         """
         of = [claim.of] if claim.against is None else [claim.of, claim.against]
         if not all(variant in self.records for variant in of) or not self.seeds(*of):
@@ -101,7 +110,8 @@ class Results:
             entry = find(tree, claim.metric)
             singles = list(self.gaps(claim.of, claim.against, claim.metric).values())
             middle = entry["difference"]
-        low, high, seeds = entry["low"], entry["high"], len(singles)
+        seeds = len(singles)
+        low, high = entry.get("seeds_low", entry["low"]), entry.get("seeds_high", entry["high"])
         said = f"{middle:+.2f} [{low:+.2f}, {high:+.2f}], {seeds} seed{'s' * (seeds > 1)}"
         if seeds < SEEDS_FOR_A_VERDICT:
             return f"can't tell yet: {said}"
@@ -120,6 +130,11 @@ class Results:
     def _trees(self, variant: str, seeds: Sequence[int], metrics: Sequence[str]) -> list[dict]:
         task = TASKS[self.experiment.task]
         return [_pick(task.statistics(self.images[variant][seed]), metrics) for seed in seeds]
+
+
+def _number(leaf: Statistic) -> float | None:
+    value = float(leaf.estimate(np.ones((1, leaf.images)))[0])
+    return value if np.isfinite(value) else None
 
 
 def _pick(tree: dict, metrics: Sequence[str]) -> dict:
