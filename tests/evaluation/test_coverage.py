@@ -48,7 +48,7 @@ def coverage(correlation: float, frames: int, sequences: int, know: bool, draws:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("correlation", "frames"), [(0.0, 100), (0.5, 200), (0.9, 1000)], ids=["0", "0.5", "0.9"]
+    ("correlation", "frames"), [(0.0, 100), (0.5, 400), (0.9, 1000)], ids=["0", "0.5", "0.9"]
 )
 def test_blocks_cover_in_93_to_97_of_100_draws(correlation, frames):
     assert 93 <= coverage(correlation, frames, 1, True, DRAWS) <= 97
