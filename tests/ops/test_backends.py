@@ -157,10 +157,10 @@ def check_triton(seeds: range, size: int, kernel_sizes: tuple[int, ...]) -> None
         assert_close([t for t in found if t is not None], case, f"triton, seed {seed}")
 
 
-def interpret_triton(arguments: str) -> None:
-    """Call `check_triton` in a new process: Triton reads the variable when it is imported."""
+def interpret_triton(arguments: str, file: str = __file__) -> None:
+    """Call `check_triton` of a file in a new process: Triton reads the variable on import."""
     pytest.importorskip("triton")
-    code = f"import runpy; runpy.run_path({__file__!r})['check_triton']({arguments})"
+    code = f"import runpy; runpy.run_path({file!r})['check_triton']({arguments})"
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -174,6 +174,43 @@ def test_triton_equals_definition() -> None:
 @pytest.mark.slow
 def test_triton_equals_definition_on_many_shapes() -> None:
     interpret_triton("range(100, 130), 10, (2, 3, 4, 5, 6, 7)")
+
+
+@pytest.mark.parametrize("borders", [("reflect", "circular"), ("replicate", "zeros")])
+def test_triton_kernels_compile_for_a_gpu(borders: tuple[str, str], tmp_path: Path) -> None:
+    """No GPU is needed for that, and the interpreter accepts what the compiler doesn't."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)}
+    code = f"import runpy; runpy.run_path({__file__!r})['compile_triton']{borders!r}"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def compile_triton(rows: str, columns: str) -> None:
+    """Compile every kernel to PTX; for a process of its own."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from aa_plugins.ops import triton_blur
+
+    shared = {"ROWS": rows, "COLUMNS": columns, "KERNEL": 2, "STRIDE": 2}
+    shared |= {"ACCUMULATOR": triton.language.float32, "PIXELS": 32, "CHANNELS": 8}
+    slots = {"ROW_SLOTS": triton_blur._slots(9, 2, rows)}
+    slots["COLUMN_SLOTS"] = triton_blur._slots(1, 2, columns)
+    weights = {"MEMBERS": 2, "SOFTMAX": True, "BANK": rows == "reflect", "GATE": True}
+    pointers = {"x", "y", "logits", "gate", "bank", "grad", "taps", "grad_x", "grad_taps"}
+    for kernel, options in (
+        (triton_blur._forward_kernel, shared | weights),
+        (triton_blur._taps_backward_kernel, shared),
+        (triton_blur._input_backward_kernel, shared | slots),
+    ):
+        kinds = {n: "*fp32" if n in pointers else "i32" for n in kernel.arg_names}
+        signature = kinds | dict.fromkeys(options, "constexpr")
+        source = ASTSource(fn=kernel, signature=signature, constexprs=options)
+        assert triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["ptx"]
 
 
 def test_gradient_of_gradient() -> None:

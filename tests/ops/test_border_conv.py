@@ -65,6 +65,29 @@ def test_equals_padding_and_convolving(
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.usefixtures("every_image_is_large")
+@pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded"])
+def test_gradients_of_views(layout: str) -> None:
+    """With uninitialised memory poisoned, so that whatever stays unwritten shows."""
+    x = torch.randn(2, 4, 7, 6)
+    x = {
+        "transposed": x.transpose(2, 3).contiguous().transpose(2, 3),
+        "sliced": torch.cat((x, x), 3)[..., :6],
+        "expanded": x[:1].expand(2, -1, -1, -1),
+    }[layout].requires_grad_()
+    weight = torch.randn(3, 4, 3, 3, requires_grad=True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = border_conv2d(x, weight, None, 2, "reflect")
+        assert "BorderConv" in type(found.grad_fn).__name__
+        expected = F.conv2d(pad2d(x, 3), weight, stride=2)
+        grad = torch.randn_like(found)
+        for a, b in zip(*(torch.autograd.grad(y, (x, weight), grad) for y in (found, expected))):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_gradient_of_gradient() -> None:
     x = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
