@@ -7,11 +7,13 @@ S² forward passes (Zhong et al., ICCV 2023, use the average of classes; ours is
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from aa_plugins.training.views import MovedViews, moved_views, spread_offsets
+from aa_plugins.training.views import MovedViews, Offset, moved_views, spread_offsets
 
 
 @torch.no_grad()
@@ -34,8 +36,6 @@ def phase_average(network: nn.Module, window: torch.Tensor, moved: MovedViews) -
 class PhaseAverage(nn.Module):
     """A network averaged over `phases` sampling phases at test time, at as many forward passes.
 
-    The input is mirrored by one stride in all, so that every phase shows all of it.
-
     Args:
         network: (N, 3, h, w) → logits, (N, C) or (N, C, h', w').
         stride: S, its total stride in pixels.
@@ -53,14 +53,26 @@ class PhaseAverage(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) → logarithms of the mean probabilities, (N, C) or (N, C, H, W)."""
-        height, width = images.shape[-2:]
-        total: torch.Tensor | float = 0.0
-        for dy, dx in self.offsets:
-            around = (dx, self.stride - dx, dy, self.stride - dy)
-            logits = self.network(pad(images, around, mode="reflect")).float()
-            moved = moved_views((height + self.stride, width + self.stride), [(0, 0)])
-            prediction = moved.aligned(logits, 0).softmax(1)
-            if prediction.ndim == 4:
-                prediction = prediction[..., dy : dy + height, dx : dx + width]
-            total = total + prediction
-        return (total / len(self.offsets)).log()
+        return averaged(self.network, images, self.stride, self.offsets)
+
+
+def averaged(
+    predict: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    stride: int,
+    offsets: Sequence[Offset],
+) -> torch.Tensor:
+    """Logarithms of the mean probabilities of images moved by `offsets`, as logits of the images.
+
+    An image is mirrored at its borders by one stride in all, so that every phase shows all of it.
+    """
+    height, width = images.shape[-2:]
+    total: torch.Tensor | float = 0.0
+    for dy, dx in offsets:
+        moved = pad(images, (dx, stride - dx, dy, stride - dy), mode="reflect")
+        whole = moved_views(moved.shape[-2:], [(0, 0)])
+        prediction = whole.aligned(predict(moved).float(), 0).softmax(1)
+        if prediction.ndim == 4:
+            prediction = prediction[..., dy : dy + height, dx : dx + width]
+        total = total + prediction
+    return (total / len(offsets)).log()
