@@ -16,7 +16,6 @@ from torch import nn
 from aa_plugins.mmseg.runs import load_config, read_checkpoint
 from aa_plugins.surgery import load_weights
 from aa_plugins.training import Report, Settings, stabilize
-from aa_plugins.training.statistics import estimate_norms
 
 LABEL_STEPS = ("LoadAnnotations", "CheckLabels")
 
@@ -96,8 +95,6 @@ def stabilize_config(
     unseen = Inputs(cfg, [paths[index] for index in sorted(chosen)])
     if torch.cuda.is_available():
         student, teacher = student.cuda(), teacher.cuda()
-    if settings.estimate and not resume:
-        estimate_norms(student, seen, settings)
     report = stabilize(student, teacher, seen, settings, unseen, folder, resume, progress)
     torch.save({"state_dict": student.segmentor.state_dict()}, Path(folder) / "stabilized.pth")
     return report

@@ -5,6 +5,7 @@ from aa_plugins.training.loss import divergence
 from aa_plugins.training.measure import Agreement
 from aa_plugins.training.settings import Settings
 from aa_plugins.training.stabilize import Report, stabilize
+from aa_plugins.training.statistics import transfer_statistics
 from aa_plugins.training.views import MovedViews, moved_views
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "moved_views",
     "phase_average",
     "stabilize",
+    "transfer_statistics",
 ]

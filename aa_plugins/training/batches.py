@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from aa_plugins.training.settings import Settings
 
 # Streams of random numbers.
-ORDER, WINDOW, PHASES, HELD_OUT = range(4)
+ORDER, WINDOW, PHASES, HELD_OUT, STATISTICS = range(5)
 
 
 def windows(
@@ -50,6 +50,18 @@ def windows(
                 ]
             ),
         )
+
+
+def samples(images: Sequence[torch.Tensor], settings: Settings) -> list[torch.Tensor]:
+    """Batches of one view, (n, 3, h, w), of `estimate` images spread over all."""
+    height, width = settings.size
+    count = min(settings.estimate, len(images))
+    views = [
+        window_of(images[i], settings, np.random.default_rng((settings.seed, STATISTICS, int(i))))
+        for i in np.linspace(0, len(images) - 1, count, dtype=int)
+    ]
+    views = [view[..., :height, :width] for view in views]
+    return [torch.stack(views[i : i + settings.batch]) for i in range(0, count, settings.batch)]
 
 
 def window_of(

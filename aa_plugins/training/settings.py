@@ -25,6 +25,8 @@ class Settings:
             cosine.
         filter_lr: of the predicted filters.
         train: "all", or "filters": predicted filters and the affine part of norms alone.
+        estimate: images from which the student's norms take over the teacher's statistics before
+            anything is trained, see :func:`transfer_statistics`; 0 leaves them as they are.
         statistics: of the norms: "frozen", or "data": batch statistics, as in training.
         margin: pixels along the overlap's edge that aren't compared.
         flip: mirror every other image.
@@ -46,6 +48,7 @@ class Settings:
     lr: float = 1e-4
     filter_lr: float = 1e-3
     train: str = "all"
+    estimate: int = 64
     statistics: str = "frozen"
     margin: int = 0
     flip: bool = True
@@ -62,7 +65,7 @@ class Settings:
         check_choice("precision", self.precision, PRECISIONS)
         for name in ("stride", "views", "batch", "steps", "check_every"):
             check_positive_int(name, getattr(self, name))
-        for name in ("lr", "filter_lr", "margin", "seed", "patience", "workers"):
+        for name in ("lr", "filter_lr", "estimate", "margin", "seed", "patience", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be 0 or more")
         if len(self.size) != 2 or min(self.size) < 1:

@@ -27,12 +27,13 @@ from tqdm import tqdm
 
 from aa_plugins.training import state as states
 from aa_plugins.training.average import phase_average
-from aa_plugins.training.batches import PHASES, windows
+from aa_plugins.training.batches import PHASES, samples, windows
 from aa_plugins.training.loss import divergence
 from aa_plugins.training.measure import Agreement, agreement
 from aa_plugins.training.parameters import check_statistics, set_mode, trained_parameters
 from aa_plugins.training.processes import average_gradients, rank_and_processes
 from aa_plugins.training.settings import Settings
+from aa_plugins.training.statistics import transfer_statistics
 from aa_plugins.training.views import moved_views, random_offsets
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -104,9 +105,12 @@ def stabilize(
     if resume and folder is None:
         raise ValueError("resume=True needs the folder of the checkpoint")
     check_statistics(student, settings)
+    student.eval()
     with _frozen(teacher), trained_parameters(student, settings) as groups:
         run = _Run(student, teacher, groups, settings, held_out)
         loaded = states.load(Path(folder), settings.of_result(), run.device) if resume else None
+        if loaded is None and settings.estimate:
+            transfer_statistics(student, teacher, samples(images, settings))
         run.start(loaded)
         silent = not progress or rank > 0
         steps = windows(images, settings, run.step, rank, processes)

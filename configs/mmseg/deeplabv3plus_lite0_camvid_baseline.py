@@ -1,5 +1,5 @@
 # An ImageNet network on CamVid at 192×256, 20 epochs, small enough for one CPU core. Classes weigh
-# in by the root of how much rarer than the median they are in train: without, the rare ones stay at 0.
+# in by the root of how much rarer than the median they are: without, rare ones stay at 0.
 _base_ = [
     "./_base_/models/deeplabv3plus_lite0.py",
     "./_base_/datasets/camvid_192x256_scaled.py",

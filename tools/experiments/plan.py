@@ -15,6 +15,10 @@ from aa_plugins.evaluation.tasks import TASKS
 CLAIM_DIRECTIONS = ("higher", "lower", "zero")
 
 
+# What a variant may say beside the fields of AAConfig.
+BESIDE_FILTERS = ("options", "phases", "stabilize")
+
+
 def run_name(variant: str, seed: int) -> str:
     """What the folders of a variant's run with one seed are called."""
     return f"{variant}_seed{seed}"
@@ -37,7 +41,18 @@ class Run:
     def aa(self) -> dict[str, Any]:
         """The fields of AAConfig that make the variant."""
         fields = self.experiment.variants[self.variant]
-        return {name: value for name, value in fields.items() if name != "options"}
+        return {name: value for name, value in fields.items() if name not in BESIDE_FILTERS}
+
+    @property
+    def phases(self) -> int:
+        """Sampling phases that the network is averaged over at test time."""
+        return self.experiment.variants[self.variant].get("phases", 1)
+
+    @property
+    def stabilize(self) -> dict[str, Any]:
+        """Fields of the Settings of its stabilization, with the variant's own."""
+        own = self.experiment.variants[self.variant].get("stabilize", {})
+        return {**self.experiment.stabilize, **own, "seed": self.seed}
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -96,6 +111,8 @@ class Experiment:
         start: what its trainings go on from; by default they start as the config says.
         claims: what the records are asked.
         sequences: by which rule of `aa_plugins.evaluation.sequences` images belong to videos.
+        stabilize: fields of `aa_plugins.training.Settings`, where networks are stabilized without
+            labels; a variant's own change them, and `steps: 0` trains nothing.
         block: frames of a video that are resampled together, at least.
     """
 
@@ -113,6 +130,7 @@ class Experiment:
     start: Start | None = None
     sequences: str | None = None
     block: int | None = None
+    stabilize: Mapping[str, Any] = field(default_factory=dict)
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that every variant has one before any has two."""

@@ -44,6 +44,10 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
     """
     work = work_root / run.experiment.name / run.name
     work.mkdir(parents=True, exist_ok=True)
+    if run.experiment.task == "classification":
+        from experiments import stabilized
+
+        return keep(run, *stabilized.execute(run, data_root, work), results)
     mmseg = host_of(ROOT / run.experiment.config) is Host.MMSEGMENTATION
     data = data_root / run.experiment.data
     overrides = mmseg_overrides(run) if mmseg else detectron2_overrides(run, work)

@@ -33,8 +33,12 @@ def small(tmp_path):
 @pytest.mark.parametrize("path", DECLARATIONS, ids=lambda path: path.stem)
 def test_declarations_name_configs_and_filters_that_exist(path):
     experiment = load(path)
-    assert host_of(ROOT / experiment.config)
-    made = {(AAConfig(**run.aa), run.options) for run in experiment.runs()}
+    named = ":" in experiment.config  # timm:NAME
+    assert host_of(experiment.config if named else ROOT / experiment.config)
+    made = {
+        (AAConfig(**run.aa), run.options, run.phases, str(run.stabilize | {"seed": 0}))
+        for run in experiment.runs()
+    }
     assert len(made) == len(experiment.variants)
     names = [run.name for run in experiment.runs()]
     assert len(set(names)) == len(names) == len(experiment.variants) * len(experiment.seeds)
