@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "what a filter does to a network: places, parameters, multiply-accumulates",
     "train": "train and test a config of MMSegmentation or Detectron2",
     "consistency": "how far predictions change when the image moves by pixels",
+    "stabilize": "make a trained network shift consistent, from photos without labels",
     "diagnose": "why a network flickers, where, and what would help",
     "flicker": "how much predictions flicker from frame to frame of a video",
 }

@@ -336,6 +336,19 @@ def _converted(model: nn.Module, request: Request) -> nn.Module:
     return model.to(request.device).eval()
 
 
+class Logits(nn.Module):
+    """A classifier or segmentor of any host as a module that gives its scores: (N, 3, H, W) →
+    (N, classes), or (N, classes, h, w) at the stride of its head."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        # MMSegmentation's segmentors answer this with their head's scores, which is its default.
+        return _scores(self.network(images))
+
+
 def _scores(output: Any) -> torch.Tensor:
     """The scores in what a network returns: a tensor, a mapping's "out", or `logits`."""
     if isinstance(output, Mapping) and "out" in output:

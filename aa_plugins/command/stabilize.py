@@ -1,0 +1,112 @@
+"""Make a trained network shift consistent, without labels: from a folder of photos.
+
+aa-plugins stabilize timm:resnet18 --weights r18.pth --aa filter=adaptive --photos photos
+aa-plugins stabilize mine.py --weights mine.pth --photos frames --set steps=400 views=3
+aa-plugins stabilize shop.nets:build --task semantic --aa filter=blur --photos photos
+
+The teacher is the network without filters. A config's own filters are put in, the others' by --aa.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from aa_plugins.command.networks import add_networks, load_networks
+from aa_plugins.command.options import add_out, add_resume, assignments
+
+if TYPE_CHECKING:
+    import torch
+
+    from aa_plugins.hosts.interface import Network
+
+HELD_OUT = 10  # every so many-th photo decides when to stop
+WEIGHTS = "stabilized.pth"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_networks(parser, 1)
+    parser.add_argument("--photos", required=True, metavar="DIR", help="folder of any photos")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="fields of aa_plugins.training.Settings, such as steps=400 train=filters seed=1",
+    )
+    add_out(parser, "out/stabilize")
+    add_resume(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from aa_plugins.datasets.images import Photos
+    from aa_plugins.hosts.module import Logits
+    from aa_plugins.training import stabilize
+
+    photos = Photos(args.photos)
+    student, teacher = load_pair(args)
+    seen, unseen = (Prepared(student, photos, held_out) for held_out in (False, True))
+    settings = settings_of(args, student, seen[0].shape[-2:])
+    pair = Logits(student.model), Logits(teacher.model)
+    report = stabilize(*pair, seen, settings, unseen, args.out, args.resume)
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": student.model.state_dict()}, args.out / WEIGHTS)
+    (args.out / "report.json").write_text(json.dumps(report.to_dict(), indent=1))
+    print(f"{report}\n\nSaved as {args.out / WEIGHTS}, to be loaded as any weights")
+
+
+def load_pair(args: argparse.Namespace) -> tuple[Network, Network]:
+    """The network with filters, and the same without.
+
+    Raises:
+        ValueError: for a network whose predictions aren't classes of images or of pixels.
+    """
+    from aa_plugins.hosts import Host, host_of
+
+    (student,) = load_networks(args).values()
+    if student.task == "instance":
+        raise ValueError(
+            f"{args.networks[0]} is a detector: classifiers and segmentors can be stabilized"
+        )
+    plain = argparse.Namespace(**vars(args))
+    plain.aa = []
+    if host_of(args.networks[0]) is Host.MMSEGMENTATION:
+        plain.cfg_options = [*args.cfg_options, "model.backbone.aa.filter=none"]
+    (teacher,) = load_networks(plain).values()
+    return student, teacher
+
+
+def settings_of(args: argparse.Namespace, network: Network, size: tuple[int, int]) -> Any:
+    """Settings that fit the network, and what --set changes.
+
+    Args:
+        size: of a prepared photo; views are the largest multiple of the stride that can move in it.
+    """
+    from aa_plugins.training import Settings
+
+    stride = network.stride
+    views = [(side - stride + 1) // stride * stride for side in size]
+    given = {"stride": stride, "size": views, **assignments("--set", args.set)}
+    known = Settings.__dataclass_fields__
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"--set {unknown[0]}: known are {', '.join(known)}")
+    return Settings(**given)
+
+
+class Prepared:
+    """Photos as a network gets them, (3, H, W): the held-out ones, or the others."""
+
+    def __init__(self, network: Network, photos: Any, held_out: bool) -> None:
+        self.network, self.photos = network, photos
+        self.indices = [i for i in range(len(photos)) if (i % HELD_OUT == 0) == held_out]
+        if not self.indices:
+            raise ValueError(f"{len(photos)} photos are too few: give at least 2")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.network.prepared(self.photos.read(self.indices[index])[0])
