@@ -15,6 +15,7 @@ from aa_plugins.config import (
 )
 from aa_plugins.layers.predicted import PredictedFilter
 from aa_plugins.ops import binomial_taps
+from aa_plugins.ops.geometry import split_channels
 
 
 class AdaptiveBlurPool2d(PredictedFilter):
@@ -80,7 +81,7 @@ class AdaptiveBlurPool2d(PredictedFilter):
     def weighting(self, logits: torch.Tensor) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
         if self.normalize == "group":
             return logits, True, None
-        return logits.flatten(1, 2).softmax(1).unflatten(1, logits.shape[1:3]), False, None
+        return split_channels(logits.flatten(1, 2).softmax(1), self.groups), False, None
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, normalize={self.normalize!r}"

@@ -20,6 +20,7 @@ from aa_plugins.config import (
 from aa_plugins.layers.blur_pool import BlurPool2d
 from aa_plugins.layers.border_conv import BorderConv2d
 from aa_plugins.ops import adaptive_blur2d, taps_from_logits
+from aa_plugins.ops.geometry import split_channels
 
 # One node for torch.fx, which can't follow choices made by shape.
 torch.fx.wrap("adaptive_blur2d")
@@ -161,7 +162,7 @@ class PredictedFilter(nn.Module):
         """(N, C, H, W) → (N, G, logits_per_group, ⌈H/stride⌉, ⌈W/stride⌉)."""
         if self.predictor_input == "blurred":
             x = self.reader(x)
-        logits = self.norm(self.conv(x)).unflatten(1, (self.groups, self.logits_per_group))
+        logits = split_channels(self.norm(self.conv(x)), self.groups)
         return logits if self.prior is None else logits + self.prior.view(-1, 1, 1).to(logits.dtype)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:

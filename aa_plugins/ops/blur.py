@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from aa_plugins.ops.backends import check_backend
 from aa_plugins.ops.fused import fused_blur2d
-from aa_plugins.ops.geometry import out_size, pad2d
+from aa_plugins.ops.geometry import is_exported, out_size, pad2d
 from aa_plugins.ops.reference import FilterInputs, blur_from_logits
 
 
@@ -30,6 +30,8 @@ def blur2d(x: torch.Tensor, taps: torch.Tensor, stride: int, pad_mode: str) -> t
         (N, C, ⌈H/stride⌉, ⌈W/stride⌉).
     """
     channels, kernel_size = x.shape[1], taps.shape[-1]
+    if torch.jit.is_tracing():  # the exporter of TorchScript needs to know the kernel's shape
+        channels, kernel_size = int(channels), int(kernel_size)
     weight = taps.to(x.dtype).expand(channels, 1, kernel_size, kernel_size)
     return F.conv2d(pad2d(x, kernel_size, pad_mode), weight, stride=stride, groups=channels)
 
@@ -59,7 +61,8 @@ def adaptive_blur2d(
         gate: (G,) in [0, 1]: the share of the taps, the rest being a unit impulse at the central
             tap ⌊k²/2⌋.
         backend: "triton", "eager" or "reference"; by default what the environment
-            variable AA_PLUGINS_BACKEND says, or else the first that can run.
+            variable AA_PLUGINS_BACKEND says, or else the first that can run. What is exported
+            is the definition then, in standard operators.
 
     Returns:
         (N, C, ⌈H/stride⌉, ⌈W/stride⌉) in the dtype and memory format of `x`; sums are float32.
@@ -80,7 +83,7 @@ def adaptive_blur2d(
         raise ValueError(f"gate of shape {tuple(gate.shape)}: expected one value a group, {groups}")
     backend = check_backend(backend)
     inputs = FilterInputs(x, taps, gate, bank, stride, pad_mode, softmax)
-    if backend == "reference" or torch.onnx.is_in_onnx_export():
+    if backend == "reference" or (is_exported() and not backend):
         return blur_from_logits(inputs)
     return fused_blur2d(*inputs, backend)
 

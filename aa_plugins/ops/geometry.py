@@ -16,6 +16,12 @@ def is_large(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and x[:1].numel() >= LARGE
 
 
+def is_exported() -> bool:
+    """Whether an exporter is at work: its program runs where our operator isn't registered."""
+    is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
+    return is_exporting() or torch.onnx.is_in_onnx_export()
+
+
 def out_size(size: int, stride: int) -> int:
     """Positions kept of `size` at `stride`: ⌈size / stride⌉.
 
@@ -34,6 +40,14 @@ def memory_format_of(x: torch.Tensor) -> torch.memory_format:
     """channels_last where `x` is laid out so and in no other way, else contiguous."""
     last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
+
+
+def split_channels(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """(N, G · L, H, W) → (N, G, L, H, W).
+
+    Unlike `unflatten`, which TorchScript's exporter writes with the sizes of its example.
+    """
+    return x.reshape(x.shape[0], groups, x.shape[1] // groups, x.shape[2], x.shape[3])
 
 
 def laid_out_as(like: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
-from aa_plugins.ops.geometry import kernel_size_of, pad2d
+from aa_plugins.ops.geometry import is_exported, kernel_size_of, pad2d, split_channels
 
 
 class FilterInputs(NamedTuple):
@@ -48,18 +49,26 @@ def apply_taps(padded: torch.Tensor, taps: torch.Tensor, stride: int) -> torch.T
     Returns:
         (N, C, H', W') in the dtype of `padded`.
     """
-    groups, area, height, width = taps.shape[1:]
+    groups, area = int(taps.shape[1]), taps.shape[2]
     kernel_size = kernel_size_of(area)
     accumulator = torch.promote_types(padded.dtype, torch.float32)
-    padded = padded.unflatten(1, (groups, padded.shape[1] // groups))
     total = None
     for tap in range(area):
-        top, left = divmod(tap, kernel_size)
-        rows = slice(top, top + (height - 1) * stride + 1, stride)
-        columns = slice(left, left + (width - 1) * stride + 1, stride)
-        weighted = padded[..., rows, columns].to(accumulator) * taps[:, :, tap].unsqueeze(2)
+        window = _window(padded, tap, kernel_size, stride)
+        window = split_channels(window, groups).to(accumulator)
+        weighted = window * taps[:, :, tap].unsqueeze(2)
         total = weighted if total is None else total + weighted
     return total.flatten(1, 2).to(padded.dtype)
+
+
+def _window(padded: torch.Tensor, tap: int, kernel_size: int, stride: int) -> torch.Tensor:
+    """The pixel of every kept position's window at `tap`: (N, C, H', W')."""
+    top, left = divmod(tap, kernel_size)
+    below, right = kernel_size - 1 - top, kernel_size - 1 - left
+    shifted = padded[..., top : padded.shape[2] - below, left : padded.shape[3] - right]
+    if is_exported():  # the size of a pool is written as a convolution's, that of a slice isn't
+        return F.max_pool2d(shifted, 1, stride)
+    return shifted[..., ::stride, ::stride]
 
 
 def taps_from_logits(
@@ -80,7 +89,8 @@ def taps_from_logits(
         taps = taps.softmax(2)
     if bank is not None:
         # As a product of matrices the taps come out in the order of memory, unlike from einsum.
-        taps = (bank.to(taps.dtype).t() @ taps.flatten(3)).unflatten(3, taps.shape[3:])
+        shape = (taps.shape[0], taps.shape[1], bank.shape[1], taps.shape[3], taps.shape[4])
+        taps = (bank.to(taps.dtype).t() @ taps.flatten(3)).reshape(shape)
     if gate is None:
         return taps
     gate = gate.to(taps.dtype).view(1, -1, 1, 1, 1)

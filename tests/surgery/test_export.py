@@ -83,6 +83,31 @@ def test_exports_with_any_height_and_width(pad_mode):
         assert relative_difference(compute(program.module(), x), compute(model, x)) < 1e-5
 
 
+@pytest.mark.parametrize("any_size", [False, True])
+@pytest.mark.parametrize("filter", FILTERS)
+def test_onnx_by_the_exporter_of_torchscript(filter, any_size):
+    """Which mmdeploy uses."""
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model, x = small(filter=filter, pad_mode="reflect").eval(), torch.randn(2, 3, 64, 96)
+    axes = {"x": {0: "n", 2: "height", 3: "width"}} if any_size else None
+    file = io.BytesIO()
+    names = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": axes}
+    torch.onnx.export(model, (x,), file, dynamo=False, opset_version=17, **names)
+    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    for size in SIZES if any_size else [(64, 96)]:
+        x = torch.randn(3 if any_size else 2, 3, *size)
+        found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+        assert relative_difference([found], compute(model, x)) < 1e-5
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+def test_an_exported_program_needs_nothing_of_ours(filter):
+    program = torch.export.export(small(filter=filter).eval(), (torch.randn(2, 3, 64, 96),))
+    targets = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
+    assert targets and not [target for target in targets if "aa_plugins" in target]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("filter", FILTERS)
 @pytest.mark.parametrize("pad_mode", ["replicate", "zeros"])
