@@ -64,15 +64,33 @@ def averaged(
 ) -> torch.Tensor:
     """Logarithms of the mean probabilities of images moved by `offsets`, as logits of the images.
 
-    An image is mirrored at its borders by one stride in all, so that every phase shows all of it.
+    The image moves by at most half a stride either way and keeps its size; what comes in at its
+    borders is mirrored, and no pixel's mean holds a prediction of that.
+
+    Raises:
+        ValueError: where no phase leaves the image in place, (0, 0).
     """
+    if (0, 0) not in offsets:
+        raise ValueError(f"offsets={offsets}: give (0, 0), too, which alone shows every pixel")
     height, width = images.shape[-2:]
+    reach = (stride + 1) // 2
+    around = pad(images, (reach,) * 4, mode="reflect")
     total: torch.Tensor | float = 0.0
+    seen: torch.Tensor | float = 0.0
     for dy, dx in offsets:
-        moved = pad(images, (dx, stride - dx, dy, stride - dy), mode="reflect")
-        whole = moved_views(moved.shape[-2:], [(0, 0)])
+        dy, dx = (d if d < reach else d - stride for d in (dy, dx))
+        moved = around[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+        whole = moved_views((height, width), [(0, 0)])
         prediction = whole.aligned(predict(moved).float(), 0).softmax(1)
-        if prediction.ndim == 4:
-            prediction = prediction[..., dy : dy + height, dx : dx + width]
-        total = total + prediction
-    return (total / len(offsets)).log()
+        shown = torch.ones_like(prediction[:1, :1])
+        if prediction.ndim == 4:  # back in place, without what was mirrored
+            back = (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0))
+            inside = (..., _inside(dy, height), _inside(dx, width))
+            prediction, shown = (pad(part[inside], back) for part in (prediction, shown))
+        total, seen = total + prediction, seen + shown
+    return (total / seen).log()
+
+
+def _inside(move: int, size: int) -> slice:
+    """Of a view moved by `move` pixels, those that show the image itself."""
+    return slice(max(-move, 0), size - max(move, 0))
