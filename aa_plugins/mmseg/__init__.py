@@ -4,6 +4,7 @@ In a config: `custom_imports = dict(imports=["aa_plugins.mmseg"])`.
 """
 
 from aa_plugins.mmseg.amp import CpuAmpOptimWrapper
+from aa_plugins.mmseg.averaging import PhaseAveragedEncoderDecoder
 from aa_plugins.mmseg.backbones import AAResNet, AAResNetV1c, AATIMMBackbone
 from aa_plugins.mmseg.consistency import ShiftConsistencyHook, ShiftConsistencyMetric
 from aa_plugins.mmseg.folders import CamVidDataset, ShapesDataset
@@ -21,6 +22,7 @@ __all__ = [
     "CpuAmpOptimWrapper",
     "FinitePredictionsHook",
     "MainProcessLoggerHook",
+    "PhaseAveragedEncoderDecoder",
     "ShapesDataset",
     "ShiftConsistencyHook",
     "ShiftConsistencyMetric",

@@ -23,7 +23,7 @@ class PhaseAveragedEncoderDecoder(EncoderDecoder):
         stride: the total stride of the network in pixels of its input.
     """
 
-    def __init__(self, *args: Any, phases: int, stride: int = 16, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, phases: int, stride: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stride = stride
         self.offsets = spread_offsets(phases, stride)

@@ -13,6 +13,7 @@ from experiments.results import Results
 AXES = {
     "semantic": ("mIoU", "mASSC", "shift"),
     "instance": ("mask/AP/reference", "mask/mAISC", "mask/shift"),
+    "classification": ("accuracy", "agreement", "shift"),
 }
 
 
@@ -27,10 +28,14 @@ def picture(results: Results) -> Figure:
     left.set_xlabel(label(consistency))
     left.set_ylabel(f"{label(accuracy)}, a point a seed")
     trees = {variant: results.summary(variant, [curve]) for variant in results.variants()}
-    draw_curve(right, trees, curve)
-    right.set_xlabel("agreement by shift (down, right)")
-    for panel in (left, right):
-        panel.grid(alpha=0.3)
+    if any(trees.values()):
+        draw_curve(right, trees, curve)
+        right.set_xlabel("agreement by shift (down, right)")
+        right.grid(alpha=0.3)
+    else:  # random pairs have no shifts in common
+        right.axis("off")
+        left.legend(fontsize="small")
+    left.grid(alpha=0.3)
     return figure
 
 
