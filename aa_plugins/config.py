@@ -107,6 +107,16 @@ class AAConfig:
         if self.filter == "adaptive":
             check_normalization(self.normalize, self.init)
 
+    @property
+    def keeps_function(self) -> bool:
+        """Whether a converted network computes at first what it did."""
+        return self.filter == "none" or (self.filter != "blur" and self.init == "identity")
+
+    @property
+    def start(self) -> str:
+        """How filters start, in words."""
+        return f'filter="{self.filter}"' + f', init="{self.init}"' * (self.filter != "blur")
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a plain dict, which `from_dict` reads back."""
         return asdict(self)

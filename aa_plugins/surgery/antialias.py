@@ -92,6 +92,12 @@ def antialias(
         report.sites.append(_row(site, layer, config))
         if not dry_run:
             convert_site(model, site, layer, followed.part)
+    if chosen and not config.keeps_function:
+        report.notes.append(
+            f"{config.start}: a trained network computes something else until it is trained "
+            'further, which costs accuracy; filter="adaptive" or "bank" with init="identity" '
+            "starts as the network itself"
+        )
     if chosen and not dry_run:
         guard(model, chosen)
     if not report.sites and not dry_run:

@@ -231,3 +231,18 @@ def test_unknown_option_is_an_error_that_leaves_the_network_as_it_is():
     with pytest.raises(ValueError, match="unknown AAConfig field 'kernel': known are filter, kern"):
         antialias(model, {"kernel": 5})
     assert str(model) == text
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (AAConfig(filter="blur"), 'filter="blur": a trained network computes something else'),
+        (AAConfig(), 'init="binomial": a trained network computes something else'),
+        (AAConfig(filter="bank", init="paper"), 'init="identity" starts as the network itself'),
+    ],
+)
+def test_a_start_that_changes_a_trained_network_says_so(config, said):
+    report = antialias(timm.create_model("test_resnet"), config)
+    assert any(said in note for note in report.notes) and said in str(report)
+    exact = antialias(timm.create_model("test_resnet"), AAConfig(init="identity"))
+    assert "computes something else" not in str(exact)
