@@ -86,6 +86,7 @@ class Predictor(nn.Module):
         padding = self.border.left_to_convolution
         self.conv = _convolution(first.weight.detach(), step, padding, groups, first.bias)
         self.pointwise = copy.deepcopy(rest[0]) if rest else nn.Identity()
+        self.norm = copy.deepcopy(layer.norm)  # none where it could be folded
 
     def shares(self, border: Border) -> bool:
         """Whether an input that has got `border` is what the first convolution reads."""
@@ -93,7 +94,7 @@ class Predictor(nn.Module):
 
     def forward(self, x: torch.Tensor, with_border: bool) -> torch.Tensor:
         x = self.reader(x)
-        return self.pointwise(self.conv(self.border(x) if with_border else x))
+        return self.norm(self.pointwise(self.conv(self.border(x) if with_border else x)))
 
 
 class Border(nn.Module):

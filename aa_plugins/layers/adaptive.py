@@ -46,6 +46,7 @@ class AdaptiveBlurPool2d(PredictedFilter):
         pad_mode: str = "reflect",
         predictor: str = "full",
         predictor_input: str = "raw",
+        norm: str = "batch",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -63,6 +64,7 @@ class AdaptiveBlurPool2d(PredictedFilter):
             pad_mode=pad_mode,
             predictor=predictor,
             predictor_input=predictor_input,
+            norm=norm,
             device=device,
             dtype=dtype,
         )

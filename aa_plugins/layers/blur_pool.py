@@ -56,8 +56,10 @@ class BlurPool2d(nn.Module):
         self.pad_mode = pad_mode
 
     @classmethod
-    def of_config(cls, config: AAConfig, channels: int, **shared: Any) -> BlurPool2d:
-        """The filter that a configuration describes."""
+    def of_config(
+        cls, config: AAConfig, channels: int, norm: str = "batch", **shared: Any
+    ) -> BlurPool2d:
+        """The filter that a configuration describes; it needs no norm."""
         return cls(channels, config.kernel_size, **shared)
 
     def kernel(self, like: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,7 @@ class FilterBankPool2d(PredictedFilter):
         pad_mode: str = "reflect",
         predictor: str = "full",
         predictor_input: str = "raw",
+        norm: str = "batch",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -60,6 +61,7 @@ class FilterBankPool2d(PredictedFilter):
             pad_mode=pad_mode,
             predictor=predictor,
             predictor_input=predictor_input,
+            norm=norm,
             device=device,
             dtype=dtype,
         )

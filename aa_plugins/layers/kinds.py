@@ -33,7 +33,8 @@ def build_filter(
     stride: int,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    norm: str = "batch",
 ) -> nn.Module:
-    """The filter that `config` asks for, for a map of `channels`."""
+    """The filter that `config` asks for, for a map of `channels`; `norm` as `norm_for` says."""
     shared = {"stride": stride, "pad_mode": config.pad_mode, "device": device, "dtype": dtype}
-    return filter_classes()[config.filter].of_config(config, channels, **shared)
+    return filter_classes()[config.filter].of_config(config, channels, norm=norm, **shared)

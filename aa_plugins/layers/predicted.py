@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from aa_plugins.config import (
 )
 from aa_plugins.layers.blur_pool import BlurPool2d
 from aa_plugins.layers.border_conv import BorderConv2d
+from aa_plugins.layers.channel_norm import NORMS
 from aa_plugins.ops import adaptive_blur2d, taps_from_logits
 from aa_plugins.ops.geometry import split_channels
 
@@ -43,7 +44,7 @@ def fold(gate: torch.Tensor) -> torch.Tensor:
 class PredictedFilter(nn.Module):
     """A filter whose k×k taps are predicted at each kept position and for each channel group.
 
-    A convolution and a batch norm, run at kept positions only, give `logits_per_group` logits for
+    A convolution and a norm, run at kept positions only, give `logits_per_group` logits for
     each group, of which `weighting` of a subclass says how they become k² taps. What they start
     from is added as a constant, the prior, so that weight decay draws the filter to it: with a
     learned bias it would draw free taps to equal ones, which aren't low-pass. Where no logits give
@@ -58,6 +59,7 @@ class PredictedFilter(nn.Module):
         predictor: "full" (one convolution) or "separable" (depthwise, then 1×1).
         predictor_input: what the predictor reads: the input ("raw"), or the input filtered with a
             fixed binomial of 3 taps and subsampled ("blurred"), which a shift hardly changes.
+        norm: of the logits: "batch", as published, or "channel" for networks without batch norms.
     """
 
     gated_inits: tuple[str, ...] = ("identity",)
@@ -74,6 +76,7 @@ class PredictedFilter(nn.Module):
         pad_mode: str,
         predictor: str,
         predictor_input: str,
+        norm: str,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
@@ -84,6 +87,7 @@ class PredictedFilter(nn.Module):
         check_choice("pad_mode", pad_mode, PAD_MODES)
         check_choice("predictor", predictor, PREDICTORS)
         check_choice("predictor_input", predictor_input, PREDICTOR_INPUTS)
+        check_choice("norm", norm, tuple(NORMS))
         if channels % groups:
             raise ValueError(
                 f"groups={groups} does not divide channels={channels}: choose a divisor of "
@@ -110,7 +114,8 @@ class PredictedFilter(nn.Module):
             depthwise = BorderConv2d(channels, channels, groups=channels, **shape)
             pointwise = nn.Conv2d(channels, predicted, 1, bias=False, **factory)
             self.conv = nn.Sequential(depthwise, pointwise)
-        self.norm = nn.BatchNorm2d(predicted, **factory)
+        self.norm_kind = norm
+        self.norm = NORMS[norm](predicted, **factory)
         gated = init in self.gated_inits
         self.gate = nn.Parameter(torch.empty(groups, **factory)) if gated else None
         start = None if init == "paper" else self.start_logits()
@@ -141,7 +146,11 @@ class PredictedFilter(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start as `init` says; idempotent, to be called after a host's own initialisation."""
+        """Start as `init` says; idempotent, to be called after a host's own initialisation.
+
+        What `fuse` has folded into the predictor is there again.
+        """
+        self._unfold()
         for weight in self.conv.parameters():
             nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
         self.norm.reset_parameters()
@@ -153,6 +162,29 @@ class PredictedFilter(nn.Module):
             self.prior.copy_(self.start_logits())
         if self.gate is not None:
             self.gate.zero_()
+
+    def _unfold(self) -> None:
+        last = self.last
+        start = None if self.init == "paper" else self.start_logits()
+        if self.prior is None and start is not None:
+            self.prior = start.to(last.weight)
+        if isinstance(self.norm, nn.Identity):
+            last.bias = None
+            norm = NORMS[self.norm_kind](last.out_channels)
+            self.norm = norm.to(last.weight).train(self.training)
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The convolution that gives the logits."""
+        return self.conv[-1] if isinstance(self.conv, nn.Sequential) else self.conv
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PredictedFilter:
+        """As torch's; built on the meta device, a filter starts when it gets its memory."""
+        empty = self.last.weight.is_meta
+        super()._apply(fn, recurse)
+        if empty and not self.last.weight.is_meta:
+            self.reset_parameters()
+        return self
 
     def init_weights(self, **_: Any) -> None:
         """Start again: timm and mmengine call this after they have initialised every norm."""
@@ -211,7 +243,8 @@ def reset_filters(model: nn.Module) -> None:
 def fuse(model: nn.Module) -> list[str]:
     """Fold norm and prior of every predicted filter into its predictor, in place, for inference.
 
-    What the network computes in eval mode stays the same; names of parameters do not, so weights
+    Of a norm over channels, which depends on the input, the prior alone goes into its bias. What
+    the network computes in eval mode stays the same; names of parameters do not, so weights
     are loaded before.
 
     Returns:
@@ -224,17 +257,17 @@ def fuse(model: nn.Module) -> list[str]:
     for name, layer in filters_of(model):
         if layer.training:
             raise ValueError(f"filter {name} is in training mode: call model.eval() before fuse()")
-        norm, conv = layer.norm, layer.conv
-        if isinstance(norm, nn.Identity):
+        norm, last, prior = layer.norm, layer.last, layer.prior
+        if isinstance(norm, nn.Identity) or (layer.norm_kind != "batch" and prior is None):
             continue
-        last = conv[-1] if isinstance(conv, nn.Sequential) else conv
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        last.weight.mul_(scale.view(-1, 1, 1, 1))
-        bias = norm.bias - norm.running_mean * scale
-        if layer.prior is not None:
-            bias = bias + layer.prior.repeat(layer.groups)
-            layer.prior = None
-        last.bias = nn.Parameter(bias)
-        layer.norm = nn.Identity()
+        if layer.norm_kind == "batch":
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            last.weight.mul_(scale.view(-1, 1, 1, 1))
+            bias = norm.bias - norm.running_mean * scale
+            last.bias = nn.Parameter(bias if prior is None else bias + prior.repeat(layer.groups))
+            layer.norm = nn.Identity()
+        else:
+            norm.bias.add_(prior.repeat(layer.groups))
+        layer.prior = None
         names.append(name)
     return names

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from aa_plugins.config import AAConfig
+from aa_plugins.layers.channel_norm import norm_for
 from aa_plugins.layers.kinds import build_filter
 from aa_plugins.layers.strided import Filtered
 from aa_plugins.surgery.convert import convert_site
@@ -86,9 +87,10 @@ def antialias(
             if site.name in verdict.failed
         )
         chosen = verdict.sites
+    norm = norm_for(model)
     for site in chosen:
         device = torch.device("meta") if dry_run else site.device
-        layer = build_filter(config, site.channels, site.stride, device, site.dtype)
+        layer = build_filter(config, site.channels, site.stride, device, site.dtype, norm)
         report.sites.append(_row(site, layer, config))
         if not dry_run:
             convert_site(model, site, layer, followed.part)

@@ -64,6 +64,18 @@ def test_a_checkpoint_is_all_that_an_empty_network_needs(name, loaded):
     assert not any(tensor.is_meta for tensor in (*found.parameters(), *found.buffers()))
 
 
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "bank, paper"])
+def test_an_emptied_filter_starts_where_no_checkpoint_holds_it(name):
+    """As where the checkpoint is that of the plain network."""
+    with torch.device("meta"):
+        layer = nn.Sequential(LAYERS[name]())
+    layer.to_empty(device="cpu")
+    for module in layer.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert not module.running_mean.any()
+    torch.testing.assert_close(layer.eval()(X), LAYERS[name]().eval()(X))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_no_context_leaves_anything_behind(name):
     """Fake tensors, inference mode, a compiler: the next ordinary call is an ordinary one."""

@@ -33,6 +33,25 @@ def test_fused_filter_computes_the_same(kind: type[nn.Module], predictor: str, s
     assert fuse(nn.Sequential(layer)) == []
 
 
+@pytest.mark.parametrize("norm", ["batch", "channel"])
+@pytest.mark.parametrize("init", ["binomial", "identity", "paper"])
+@pytest.mark.parametrize("predictor", ["full", "separable"])
+@pytest.mark.parametrize("kind", [AdaptiveBlurPool2d, FilterBankPool2d])
+def test_a_fused_filter_starts_again(kind, predictor: str, init: str, norm: str) -> None:
+    layer = kind(8, init=init, predictor=predictor, norm=norm, dtype=torch.float64).eval()
+    start = {key: value.clone() for key, value in layer.state_dict().items()}
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, 0, 0.5)
+    fuse(nn.Sequential(layer))
+    layer.reset_parameters()
+    found = layer.state_dict()
+    assert found.keys() == start.keys()
+    for key, value in found.items():
+        assert value.dtype == start[key].dtype and not layer.norm.training
+        if not key.startswith("conv"):  # drawn anew
+            assert torch.equal(value, start[key])
+
+
 def test_fusing_refuses_training_mode() -> None:
     with pytest.raises(ValueError, match="filter 0 is in training mode.*eval"):
         fuse(nn.Sequential(AdaptiveBlurPool2d(8)))

@@ -37,7 +37,7 @@ def test_student_comes_nearer_to_the_average(network, train):
     teacher = seeded(network)
     student = converted(teacher, filter="adaptive")
     changes = {"steps": 60, "lr": 3e-3, "filter_lr": 3e-2, "train": train}
-    report = run(student, teacher, held_out=images(4, seed=1), **changes)
+    report = run(student, teacher, held_out=images(16, seed=1), **changes)
     assert report.after.loss < 0.9 * report.before.loss
     assert report.after.average >= report.before.average
     assert report.steps == 60 and report.kept > 0
