@@ -103,7 +103,8 @@ def load_yaml(
         cfg.merge_from_file(config_file, allow_unsafe=False)
         cfg.merge_from_list(overrides)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{config_file}: no file {error.filename}, its _BASE_") from error
+        said = f"no file {error.filename}, its _BASE_" if error.filename else str(error)
+        raise FileNotFoundError(f"{config_file}: {said}") from error
     except YAMLError as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{config_file} isn't plain YAML, without code: {text}") from error

@@ -94,10 +94,11 @@ class Results:
     def verdict(self, claim: Claim) -> str:
         """ "holds", "doesn't" or "can't tell", and on what.
 
-        A comparison holds where the interval over seeds and images, of at least three seeds, is on
-        the claimed side of zero and so is every seed; it doesn't where all of that is on the other
-        side. "Zero" holds where that interval contains zero, and doesn't where it is off zero and
-        every seed is on the same side.
+        A comparison holds where the interval of the mean over at least three seeds is on the
+        claimed side of zero and so is every seed; it doesn't where all of that is on the other
+        side. "Zero" holds where the interval of three seeds or more contains zero, and doesn't
+        where it is off zero and every seed is on the same side. The interval over seeds, too, is
+        said beside.
         """
         of = [claim.of] if claim.against is None else [claim.of, claim.against]
         if not all(variant in self.records for variant in of) or not self.seeds(*of):
@@ -111,8 +112,10 @@ class Results:
             singles = list(self.gaps(claim.of, claim.against, claim.metric).values())
             middle = entry["difference"]
         seeds = len(singles)
-        low, high = entry.get("seeds_low", entry["low"]), entry.get("seeds_high", entry["high"])
-        said = f"{middle:+.2f} [{low:+.2f}, {high:+.2f}], {seeds} seed{'s' * (seeds > 1)}"
+        low, high = entry["low"], entry["high"]
+        over_seeds = entry.get("seeds_low"), entry.get("seeds_high")
+        beside = "" if None in over_seeds else " ⟨{:+.2f}, {:+.2f}⟩".format(*over_seeds)
+        said = f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]{beside}, {seeds} seed{'s' * (seeds > 1)}"
         if seeds < SEEDS_FOR_A_VERDICT:
             return f"can't tell yet: {said}"
         above = low > 0 and min(singles) > 0
