@@ -180,9 +180,9 @@ class PredictedFilter(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PredictedFilter:
         """As torch's; built on the meta device, a filter starts when it gets its memory."""
-        empty = self.last.weight.is_meta
+        empty = any(p.is_meta for p in self.parameters())
         super()._apply(fn, recurse)
-        if empty and not self.last.weight.is_meta:
+        if empty and not any(p.is_meta for p in self.parameters()):
             self.reset_parameters()
         return self
 
