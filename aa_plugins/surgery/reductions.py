@@ -11,10 +11,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from aa_plugins.surgery.attention import Attentions
-from aa_plugins.surgery.generic import NO_OVERLAP, kind_of
+from aa_plugins.surgery.generic import KINDS, NO_OVERLAP, kind_of
 from aa_plugins.surgery.rows import MERGINGS, Names, Skipped
 from aa_plugins.surgery.trace import Operation, Shape, Trace
 
+STRIDED = tuple(cls for cls, _ in KINDS)
 # Functions that lower the resolution by a stride, and which of their arguments that is.
 STRIDE_AT = (
     (re.compile(r"conv[123]d"), 3, 1),
@@ -67,10 +68,14 @@ def unexplained(names: Names, trace: Trace, rows: Iterable[str]) -> Iterator[Ski
         rows: names of all that is known to reduce.
     """
     known = set(rows)
-    for name in reversed(names.values()):
+    for module, name in reversed(names.items()):
         inside = f"{name}." if name else ""
         calls = trace.calls.get(name)
         if not calls or any(row == name or row.startswith(inside) for row in known):
+            continue
+        if isinstance(
+            module, STRIDED
+        ):  # without a stride: it trims a border, however small the map
             continue
         before, after = (shapes[:1] for shapes in (calls[0].input_shapes, calls[0].output_shapes))
         if before and after and _halves(before[0], after[0]):

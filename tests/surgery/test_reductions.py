@@ -67,6 +67,9 @@ def test_what_only_trims_a_border_is_no_reduction():
     model = nn.Sequential(nn.Conv2d(3, 4, 7), nn.MaxPool2d(3, 1), nn.Conv2d(4, 4, 3, 2, 1))
     report = antialias(model, EVERYWHERE, example=torch.zeros(1, 3, 32, 32), dry_run=True)
     assert [site.name for site in report.sites] == ["2"] and not report.skipped
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3))
+    report = antialias(model, EVERYWHERE, example=torch.zeros(1, 3, 10, 10), dry_run=True)
+    assert [site.name for site in report.sites] == ["0"] and not report.skipped  # 5×5 → 3×3
 
 
 def test_a_strided_1x1_convolution_of_the_image_is_no_patch_embedding():
