@@ -49,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=DIR",
         help="compare what test runs have measured, instead of running networks",
     )
+    parser.add_argument(
+        "--sequences",
+        metavar="RULE",
+        help="images are frames: camvid, cityscapes, video (a folder a clip), or a regular "
+        "expression with the groups sequence and position, of an image's id",
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--protocol", metavar="JSON", help='such as \'{"kind": "pairs", "pairs": 4}\'')
     how.add_argument("--preset", metavar="NAME", help="zhang, zou, zou-worst, lps or lps-linear")
@@ -57,12 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if bool(args.networks) == bool(args.records):
         raise ValueError("give either networks, with --weights, or --records NAME=DIR")
+    from aa_plugins.evaluation.sequences import compiled, placed
+
+    if args.sequences is not None:
+        compiled(args.sequences)  # a wrong rule is told now, not after the run
     with quiet(args.debug):
         rows = args.records or measure(args)
     from aa_plugins.evaluation.tasks import task_of
     from aa_plugins.report.comparison import comparison
 
     headers, records = read(rows)
+    records = {name: placed(found, args.sequences) for name, found in records.items()}
     command = " ".join(["aa-plugins consistency", *args.arguments])
     notes = {"command": command, "protocol": next(iter(headers.values()))["protocol"]}
     if any(header["left_out"] for header in headers.values()):

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aa_plugins.evaluation.protocol import Protocol
+from aa_plugins.evaluation.sequences import compiled, place_of
 
 
 class RecordWriter:
@@ -31,6 +32,8 @@ class RecordWriter:
         resume: go on with the files in the folder, written by any number of processes. Otherwise
             the run starts afresh and replaces them.
         task: what the records are of, such as ``"semantic"``.
+        sequences: the rule by which a record gets its ``sequence`` and ``position`` from the
+            image's id (:mod:`aa_plugins.evaluation.sequences`); none where images are unordered.
 
     Attributes:
         done: ids of the images that are finished already, those left out among them.
@@ -49,12 +52,15 @@ class RecordWriter:
         processes: int = 1,
         resume: bool = False,
         task: str | None = None,
+        sequences: str | None = None,
     ):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"records.{rank}of{processes}.jsonl"
         header = {"protocol": protocol.to_dict(), "identity": identity}
+        header |= {} if sequences is None else {"sequences": sequences}
         header = json.loads(json.dumps(header if task is None else {"task": task, **header}))
+        self._places = None if sequences is None else compiled(sequences)
         self.done: set[str | int] = set()
         self.left_out: dict[str | int, str] = {}
         kept = 0
@@ -80,16 +86,23 @@ class RecordWriter:
         if not kept:
             self._write({"header": header})
 
-    def append(self, record: dict) -> None:
+    def append(self, record: dict) -> dict:
         """Writes the record of an image; it survives the process from here on.
 
+        Returns:
+            the record as written, with its place in a sequence where there is a rule.
+
         Raises:
-            ValueError: there is a record of this id already.
+            ValueError: there is a record of this id already, or the rule for sequences doesn't
+                match the id.
         """
         if record["image_id"] in self._written:
             raise ValueError(_twice(record["image_id"], self._file.name))
         self._written.add(record["image_id"])
+        if self._places is not None and "left_out" not in record:
+            record = {**record, **place_of(str(record["image_id"]), self._places)}
         self._write(record)
+        return record
 
     def leave_out(self, image_id: str | int, reason: str) -> None:
         """Writes that an image can't be measured, and why."""
@@ -210,11 +223,12 @@ def _twice(image_id: str | int, path: object) -> str:
 
 
 def _check_header(found: dict, wanted: dict, path: Path) -> None:
-    if found.get("task") != wanted.get("task"):
-        raise ValueError(
-            f"{path} has records of task {found.get('task')!r}, this run has "
-            f"{wanted.get('task')!r}; use another folder, or start afresh"
-        )
+    for name in ("task", "sequences"):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{path} was written with {name}={found.get(name)!r}, this run has "
+                f"{wanted.get(name)!r}; use another folder, or start afresh"
+            )
     for section in ("protocol", "identity"):
         for name in sorted({*found[section], *wanted[section]}):
             old, new = found[section].get(name), wanted[section].get(name)

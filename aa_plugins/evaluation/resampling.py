@@ -17,6 +17,11 @@ Blocks are 3 times as long as is best for the variance (see
 blocks than variances do. As a block is then no small part of the sample, percentiles are stretched
 by the critical values of fixed-b asymptotics (Kiefer & Vogelsang, Econometric Theory 2005, table 1,
 Bartlett kernel, to which blocks come down), and those over sequences by Student's t.
+
+That needs frames enough. On simulated series intervals cover in 93 to 97 of 100 draws with 400
+frames and a correlation of neighbours of 0.5, or 1 000 and 0.9; with 101 frames, as many as CamVid
+has, in 91 (0.5) and 83 (0.9), where independent images would be said to in 71 and 30. So with a
+hundred frames an interval that barely leaves out zero says little.
 """
 
 from __future__ import annotations

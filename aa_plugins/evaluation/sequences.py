@@ -7,14 +7,19 @@ expression with the groups ``sequence`` and ``position``, searched in an image's
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
 
 RULES = {
     # 0016E5_07959, Seq05VD_f00030: one drive each
     "camvid": r"(?P<sequence>[0-9A-Za-z]+)_f?(?P<position>\d+)",
     # frankfurt_000001_005410: a recording of a city, and the frame
     "cityscapes": r"(?P<sequence>[a-z-]+_\d{6})_(?P<position>\d{6})",
+    # clips/walk/frame_0012.jpg: a folder a clip, the last number in a name is the frame
+    "video": r"(?P<sequence>[^/]+(?:/[^/]+)*)/[^/]*?(?P<position>\d+)[^/\d]*$",
 }
 
 
@@ -31,6 +36,28 @@ def placed(records: Iterable[dict], rule: str | None) -> list[dict]:
         return list(records)
     pattern = compiled(rule)
     return [{**record, **place_of(str(record["image_id"]), pattern)} for record in records]
+
+
+def fitting(rule: str | None, ids: Iterable[str | int]) -> str | None:
+    """A data set's rule; none, with a warning, where no image is named by it, as with other images
+    in the same layout.
+
+    Raises:
+        ValueError: as :func:`compiled`, and where some images are named by it and others aren't.
+    """
+    if rule is None:
+        return None
+    pattern, ids = compiled(rule), [str(image_id) for image_id in ids]
+    named = [bool(pattern.search(image_id)) for image_id in ids]
+    if ids and not any(named):
+        logger.warning(
+            f"images such as {ids[0]!r} aren't named by the rule {rule!r} for sequences: intervals "
+            "take them to be independent"
+        )
+        return None
+    if not all(named):
+        place_of(ids[named.index(False)], pattern)
+    return rule
 
 
 def place_of(image_id: str, pattern: re.Pattern[str]) -> dict[str, str | int]:

@@ -31,6 +31,7 @@ from aa_plugins.evaluation.bad_images import BadImage, LeftOut
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter, read_records
 from aa_plugins.evaluation.semantic import SEMANTIC, SemanticConsistency
+from aa_plugins.evaluation.sequences import fitting
 from aa_plugins.mmseg.entries import type_name
 from aa_plugins.mmseg.images import ids_of
 from aa_plugins.mmseg.segmentors import (
@@ -48,7 +49,9 @@ HEADLINES = ("mIoU", "mASSC", "fidelity", "aliasing_loss")
 class ShiftConsistencyMetric(BaseMetric):
     """mASSC of a segmentor, with its controls and 95 % intervals; ShiftConsistencyHook brings it.
 
-    Labels are read where the data set has them: without, there is no mIoU and no fidelity.
+    Labels are read where the data set has them: without, there is no mIoU and no fidelity. A data
+    set whose images are frames says so by `metainfo=dict(sequences=dict(rule="camvid"))`, with a
+    rule of `aa_plugins.evaluation.sequences`: intervals are over blocks of frames then.
 
     Args:
         protocol: fields of `aa_plugins.evaluation.protocol.Protocol`; `stride` is the network's
@@ -123,9 +126,16 @@ class ShiftConsistencyMetric(BaseMetric):
         self.ids = dict(ids)
         folder = Path(self.out_dir or out_dir)
         identity = {**self.identity, "classes": self.num_classes}
+        rule = (self.dataset_meta.get("sequences") or {}).get("rule")
         place = (get_rank(), get_world_size())
         self.writer = RecordWriter(
-            folder, self.protocol, identity, *place, resume=self.resume, task="semantic"
+            folder,
+            self.protocol,
+            identity,
+            *place,
+            resume=self.resume,
+            task="semantic",
+            sequences=fitting(rule, self.ids.values()),
         )
         self.folder = folder
         self.left_out = LeftOut(self.writer)
@@ -154,7 +164,7 @@ class ShiftConsistencyMetric(BaseMetric):
                 record = self._record(image_id, image, sample)
                 if record is None:
                     continue
-                self.writer.append(record)
+                record = self.writer.append(record)
                 self.finished[image_id] = record
             self.results.append(self.finished[image_id])
 

@@ -117,3 +117,19 @@ def test_averages_are_paired_training_by_training():
     assert found["a"] == pytest.approx((1.5 + 5.0) / 2) and found["b"] == pytest.approx(3.75)
     assert found["images"] == 2
     assert average([{"x": a[0], "y": a[0]}, {"x": a[1]}]).keys() == {"x"}
+
+
+def test_intervals_over_seeds_cover_other_seeds():
+    """Of three trainings whose seeds matter most: 95 % intervals over images miss the mean over
+    all seeds most of the time, those over seeds hold it."""
+    random = np.random.default_rng(0)
+    images, narrow, wide, draws = 60, 0, 0, 200
+    for _ in range(draws):
+        seeds = random.normal(0, 1, 3)
+        trees = [{"x": Mean((5 + s + random.normal(0, 1, images)).tolist())} for s in seeds]
+        found = intervals(average(trees), resamples=400)["x"]
+        narrow += found["low"] <= 5 <= found["high"]
+        wide += found["seeds_low"] <= 5 <= found["seeds_high"]
+    assert narrow / draws < 0.5
+    assert wide / draws > 0.88
+    assert "seeds_low" not in intervals(average(trees[:2]), resamples=50)["x"]

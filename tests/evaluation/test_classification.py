@@ -87,3 +87,17 @@ def test_errors_name_the_image():
     ]:
         with pytest.raises(ValueError, match=f"image 'dog 3'.*{message}"):
             scorer.score(plan, predictions, label)
+
+
+@pytest.mark.parametrize("labels, remarked", [(range(5), True), ([3] * 5, False)])
+def test_a_constant_classifier_is_called_so(labels, remarked):
+    """Unless all of the images are of the class that it says."""
+    protocol = Protocol(stride=4, shifts=((1, 0),), controls=False)
+    scorer = ClassificationConsistency(protocol, 5)
+    records = [
+        scorer.score(protocol.plan(16, 16, number), [3, 3], label)
+        for number, label in enumerate(labels)
+    ]
+    entry = CLASSIFICATION.summarise(records)["agreement"]
+    assert entry["value"] == 100
+    assert ("nearly constant: 100.0 % of the views" in entry.get("remark", "")) == remarked

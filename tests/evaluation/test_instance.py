@@ -371,3 +371,75 @@ def test_errors_name_the_image():
         scorer.score(plan, good[:1])
     with pytest.raises(ValueError, match="'street 7'.*ground truth has label 9"):
         scorer.score(plan, good, {"labels": [9], "boxes": [[1, 2, 3, 4]]})
+
+
+def test_average_precision_with_images_without_ground_truth_has_their_false_positives():
+    """Two ways to count: left out, or with all of their detections false."""
+    scorer = InstanceConsistency(ONE, CLASSES)
+    sure = thing(20, 10, 40, 40)  # score 0.9 of class 1
+
+    def record(number, truth):
+        plan = ONE.plan(*SIZE, number)
+        views = [seen(view, [sure]) for view in plan.views]
+        return scorer.score(plan, views, ground_truth(truth))
+
+    records = [record(1, [sure]), record(2, []), record(3, []), record(4, [sure])]
+    found = INSTANCE.summarise([json.loads(json.dumps(r)) for r in records])["box"]
+    assert found["AP"]["reference"]["value"] == 100
+    assert found["AP"]["reference"]["images"] == 2
+    # In order of equal scores: right, false, false, right: precision 1, then 2/4.
+    expected = 100 * (51 * 1 + 50 * 0.5) / 101
+    for view in ("reference", "worst", "best"):
+        assert found["AP_all"][view]["value"] == pytest.approx(expected, abs=1e-6)
+        assert found["AP_all"][view]["images"] == 4
+
+
+def test_of_an_image_without_ground_truth_the_worst_view_has_the_most_certain_detection():
+    protocol = Protocol(stride=8, shifts=((1, 0), (2, 0), (3, 0)), controls=False)
+    plan = protocol.plan(*SIZE, 1)
+    scores = (0.6, 0.7, 0.9, None)
+    views = [
+        seen(view, [] if score is None else [thing(20, 10, 40, 40, score=score)])
+        for view, score in zip(plan.views, scores)
+    ]
+    record = InstanceConsistency(protocol, CLASSES).score(plan, views, ground_truth([]))
+    (worst,) = record["AP"]["box"]["worst"].values()
+    assert worst["scores"] == [0.9] and worst["positives"] == 0
+    assert record["AP"]["box"]["best"] == {}
+
+
+def test_equal_views_are_decided_by_their_order():
+    """AP of 1/3 + 2/3 in another order of sums differs in its last bit: no reason to choose."""
+    protocol = Protocol(stride=8, shifts=((1, 0), (2, 0), (3, 0)), controls=False)
+    plan = protocol.plan(*SIZE, 1)
+    false = thing(60, 60, 30, 30, score=0.2)
+    views = [seen(view, [A, C]) for view in plan.views]
+    views[2] = seen(plan.views[2], [A, C, false])  # as good: it comes after all that are right
+    record = InstanceConsistency(protocol, CLASSES).score(plan, views, ground_truth([A, C]))
+    for view in ("worst", "best"):
+        assert all(0.2 not in category["scores"] for category in record["AP"]["box"][view].values())
+
+
+@pytest.mark.parametrize(
+    "things, remark",
+    [([], "nothing is found"), ([A, B], "nearly constant: the same instances in 100.0 %")],
+)
+def test_a_constant_detector_is_called_so(things, remark):
+    records = []
+    for number in range(4):
+        plan = ONE.plan(*SIZE, number)
+        # At the same place of every view, whatever it shows.
+        still = [seen(plan.views[0], things)] * len(plan.views)
+        records.append(InstanceConsistency(ONE, CLASSES).score(plan, still))
+    found = INSTANCE.summarise(records)
+    for kind in ("mask", "box"):
+        assert found[kind]["mAISC"].get("remark", "nothing is found").startswith(remark)
+
+
+def test_a_detector_that_looks_at_its_images_is_not():
+    records = []
+    for number in range(4):
+        plan = ONE.plan(*SIZE, number)
+        views = [seen(view, [thing(10 + 6 * number, 10)]) for view in plan.views]
+        records.append(InstanceConsistency(ONE, CLASSES).score(plan, views))
+    assert "remark" not in INSTANCE.summarise(records)["box"]["mAISC"]

@@ -71,6 +71,11 @@ def test_constant_predictor_is_consistent_and_useless():
     assert found["mASSC"]["value"] == 100
     assert found["mIoU"]["value"] < 20
     assert found["fidelity"]["value"] < 50
+    assert found["mASSC"]["remark"] == "nearly constant: 100.0 % of an image are one class"
+    # Also where it is another class in another image; not where images are looked at.
+    records = [run(lambda v, c=c: torch.full(v.shape, c), seeds=[c])[0] for c in range(3)]
+    assert "remark" in SEMANTIC.summarise(records)["mASSC"]
+    assert "remark" not in SEMANTIC.summarise(run(pixelwise))["mASSC"]
 
 
 @pytest.mark.parametrize("kind", ["grid", "circular"])

@@ -20,6 +20,7 @@ from PIL import Image
 
 from aa_plugins.checkpoints import read_checkpoint
 from aa_plugins.evaluation.protocol import Protocol
+from aa_plugins.evaluation.records import read_records
 from aa_plugins.mmseg import MainProcessLoggerHook, ShiftConsistencyMetric
 from aa_plugins.mmseg.evaluate import evaluate, protocol_of
 from aa_plugins.mmseg.segmentors import network_input
@@ -85,6 +86,19 @@ def test_labels_that_are_all_ignored_give_no_number(tested, tiny_config, shapes,
     metrics = run(tiny_config, data, tmp_path / "work", eval_only=True, weights=weights)
     assert math.isnan(metrics["shift/fidelity"])
     assert metrics["shift/mASSC"] == tested[1]["shift/mASSC"]
+
+
+def test_records_of_frames_say_so(tested, tiny_config, shapes, tmp_path):
+    rule = r"(?P<sequence>val)/(?P<position>\d+)"
+    text = f"test_dataloader = dict(dataset=dict(metainfo=dict(sequences=dict(rule={rule!r}))))"
+    config = config_of(tmp_path, tiny_config, text)
+    weights = str(tested[0] / "weights.pth")
+    run(config, shapes, tmp_path / "work", eval_only=True, weights=weights)
+    header, records = read_records(tmp_path / "work/shift_consistency")
+    assert (header["task"], header["sequences"]) == ("semantic", rule)
+    assert {record["sequence"] for record in records} == {"val"}
+    assert [record["position"] for record in records] == sorted(r["position"] for r in records)
+    assert summary_of(tmp_path / "work")["mASSC"]["unit"] == "block"
 
 
 def test_sliding_windows_change_the_views_too(tested, tiny_config, shapes, tmp_path):

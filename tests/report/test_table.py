@@ -64,3 +64,24 @@ def test_markdown():
 def test_html_is_escaped():
     table = result_table({"<b>": {"mIoU": 1.0}})
     assert "<tr><td>&lt;b&gt;</td><td>1.00</td></tr>" in table.html()
+
+
+def test_units_seeds_and_remarks_are_said():
+    entry = {"value": 93.5, "low": 90.0, "high": 96.0, "unit": "block", "block": 20}
+    seeds = {**entry, "block": 36, "seeds_low": 88.0, "seeds_high": 98.0, "remark": "constant"}
+    table = result_table({"a": {"mASSC": entry}, "b": {"mASSC": seeds}})
+    assert table.rows == (
+        ("a", "93.50 [90.00, 96.00]"),
+        ("b", "93.50 [90.00, 96.00] ⟨88.00, 98.00⟩ (constant)"),
+    )
+    said = (
+        "95 % intervals [over blocks of 20 to 36 frames within sequences] and ⟨over these and "
+        "seeds⟩."
+    )
+    assert table.caption == said
+    assert table.text().endswith(said) and table.markdown().endswith(f"|\n\n{said}")
+    assert f"<p>{said}</p>" in table.html()
+    images = result_table({"a": {"mASSC": {**entry, "unit": "image"}}})
+    assert images.caption == "95 % intervals [over images, taken to be independent]."
+    sequences = result_table({"a": {"mASSC": {**entry, "unit": "sequence"}}})
+    assert sequences.caption == "95 % intervals [over whole sequences]."

@@ -38,6 +38,7 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        metainfo=dict(sequences=dict(rule="camvid")),  # frames of drives, told by their names
         data_prefix=dict(img_path="images/val", seg_map_path="labels/val"),
         pipeline=test_pipeline,
     ),

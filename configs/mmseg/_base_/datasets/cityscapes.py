@@ -39,6 +39,7 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        metainfo=dict(sequences=dict(rule="cityscapes")),  # frames of drives, told by their names
         data_prefix=dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val"),
         pipeline=test_pipeline,
     ),
