@@ -39,11 +39,14 @@ class History:
     min = max = current = mean = None
 
 
-def read_checkpoint(path: str | Path, history: type = History) -> Mapping[str, Any]:
-    """What `torch.save` (or safetensors) wrote into a file, on the CPU; runs no code of the file.
+def read_checkpoint(
+    path: str | Path, history: type = History, device: torch.device | str = "cpu"
+) -> Mapping[str, Any]:
+    """What `torch.save` (or safetensors) wrote into a file; runs no code of the file.
 
     Args:
         history: what the HistoryBuffers of mmengine's checkpoints become.
+        device: where its tensors come to be.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -51,13 +54,14 @@ def read_checkpoint(path: str | Path, history: type = History) -> Mapping[str, A
             that names anything but weights and plain data.
     """
     file = existing(path)
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file as load
-    else:
 
-        def load(file: Path) -> Any:
-            with torch.serialization.safe_globals(_allowed(history)):
-                return torch.load(file, map_location="cpu", weights_only=True)
+    def load(file: Path) -> Any:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file, device=str(device))
+        with torch.serialization.safe_globals(_allowed(history)):
+            return torch.load(file, map_location=device, weights_only=True)
 
     return _mapping(_translated(load, file), file)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from aa_plugins.checkpoints import read_checkpoint
 
 FILE = "stabilize.pth"
 
@@ -19,16 +22,16 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     os.replace(beside, folder / FILE)
 
 
-def load(folder: Path, settings: dict[str, Any], device: torch.device) -> dict[str, Any] | None:
+def load(folder: Path, settings: dict[str, Any], device: torch.device) -> Mapping[str, Any] | None:
     """The state in a folder, or None where there is none.
 
     Raises:
-        ValueError: where it is of a run with other settings.
+        ValueError: where it is of a run with other settings, or can't be read.
     """
     path = folder / FILE
     if not path.is_file():
         return None
-    state = torch.load(path, map_location=device, weights_only=True)
+    state = read_checkpoint(path, device=device)
     for name, value in settings.items():
         if (old := state["settings"].get(name)) != value:
             raise ValueError(
