@@ -27,14 +27,15 @@ $(ready): pyproject.toml
 detectron2: $(ready)
 	@tools/install_detectron2.sh .venv "$(DETECTRON2)"
 
-# One thread a worker: two workers on two cores would otherwise fight over them.
+# One thread a worker: two workers on two cores would otherwise fight over them. A worker that has
+# nothing left takes over from the others, as tests differ in length.
 test: setup
 	$(python) -m ruff check .
-	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --dist worksteal
 
 test-all: setup
 	$(python) -m ruff check .
-	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) -m ""
+	OMP_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --dist worksteal -m ""
 
 demo: setup
 	$(python) tools/demo $(if $(DATA),--data "$(DATA)")

@@ -9,7 +9,11 @@ from experiments.tables import MARKED, renew
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/benchmark.md"])
+# The bootstrap of all tables takes as long as fifty other tests.
+ALL_RESULTS = pytest.param("docs/results.md", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("page", ["README.md", ALL_RESULTS, "docs/benchmark.md"])
 def test_every_table_is_that_of_its_records(page):
     text = (ROOT / page).read_text()
     assert MARKED.search(text)

@@ -62,6 +62,7 @@ def test_what_has_no_site_embeds_patches():
     assert len(CONVERTED) + len(PLAIN) >= 92
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_page_and_goes_on_where_it_stopped(tmp_path):
     records, page = tmp_path / "timm.jsonl", tmp_path / "timm.md"
     command = [*COMMAND, "--checks", "identity", "--results", records, "--table", page]
