@@ -41,6 +41,17 @@ def norm_after(name: str, modules: Modules, trace: Trace) -> str | None:
     return None
 
 
+def calls_at(path: str, modules: Modules, trace: Trace) -> list[Call]:
+    """The calls of the module at a path: of one without state that serves several places, those
+    that this place makes."""
+    parent, _, attribute = path.rpartition(".")
+    module = modules[path] if path in modules else modules[parent]._modules[attribute]
+    name = next(name for name, other in modules.items() if other is module)
+    calls = trace.calls.get(name, [])
+    here = [call for call in calls if call.parent is not None and call.parent.name == parent]
+    return here if here and _is_stateless(module) else calls
+
+
 def own(model: nn.Module, name: str) -> None:
     """Give the place `name` a module of its own where it shares one without state, in place."""
     module = model.get_submodule(name)

@@ -10,10 +10,10 @@ from aa_plugins.layers.strided import FilterAfter, FilterBefore
 from aa_plugins.surgery.families import family_sites
 from aa_plugins.surgery.follow import Followed
 from aa_plugins.surgery.generic import generic_sites
-from aa_plugins.surgery.places import norm_after
+from aa_plugins.surgery.places import calls_at, norm_after
 from aa_plugins.surgery.reductions import function_reductions, unexplained
 from aa_plugins.surgery.rows import Site, Skipped
-from aa_plugins.surgery.trace import Trace
+from aa_plugins.surgery.trace import Call, Trace
 
 
 def find_sites(followed: Followed) -> tuple[list[Site], list[Skipped]]:
@@ -48,12 +48,12 @@ def _usable(site: Site, modules: dict[str, nn.Module], trace: Trace) -> Site | S
     None where a hook or an attribute would see the map before it is filtered: the generic rule
     puts the filter elsewhere.
     """
-    for name in (site.name, site.host):
-        # A path that isn't among the modules becomes this place's own module.
-        reason = trace.why_not_once(name) if name in modules else None
+    hosts = calls_at(site.host, modules, trace)
+    for calls in (trace.calls.get(site.name, []), hosts):
+        reason = trace.why_not(len(calls))
         if reason is not None:
             return Skipped(site.name, site.kind, reason)
-    if site.host not in (site.name, *_parents(site.name)) and _is_seen(site, trace):
+    if site.host not in (site.name, *_parents(site.name)) and _is_seen(site, hosts, trace):
         return None
     call = trace.calls[site.name][0]
     after_conv = site.mixin is FilterAfter and site.host == site.name
@@ -61,9 +61,9 @@ def _usable(site: Site, modules: dict[str, nn.Module], trace: Trace) -> Site | S
     return replace(site, dtype=call.dtype, device=call.device, norm=norm)
 
 
-def _is_seen(site: Site, trace: Trace) -> bool:
+def _is_seen(site: Site, hosts: list[Call], trace: Trace) -> bool:
     """Whether anything but the host gets a map on its way from the dense module to the filter."""
-    before, hosts = site.mixin is FilterBefore, trace.calls[site.host]
+    before = site.mixin is FilterBefore
     end = {value for call in hosts for value in (call.inputs if before else call.outputs)}
     way = [value for name in site.lowered for call in trace.calls[name] for value in call.outputs]
     seen = set()

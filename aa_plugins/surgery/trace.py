@@ -81,7 +81,10 @@ class Trace:
 
     def why_not_once(self, name: str) -> str | None:
         """None for a module that runs exactly once, else what happens instead."""
-        times = len(self.calls.get(name, ()))
+        return self.why_not(len(self.calls.get(name, ())))
+
+    def why_not(self, times: int) -> str | None:
+        """None for what runs as often as a site may, else what happens instead."""
         if times == 0:
             return "the forward pass doesn't reach it"
         if times > 1 and not self.may_repeat:

@@ -115,6 +115,7 @@ class Draw:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.shared = nn.SiLU()
 
     def network(self) -> nn.Module:
         channels, parts = 3, []
@@ -161,7 +162,7 @@ class Draw:
             norms = {"batch": nn.BatchNorm2d, "act": NormAct, "group": lambda c: nn.GroupNorm(2, c)}
             layers.append(norms[norm](outputs))
         if draw.random() < 0.6:
-            layers.append(draw.choice([nn.ReLU, nn.LeakyReLU, nn.GELU])())
+            layers.append(draw.choice([nn.ReLU(), nn.LeakyReLU(), nn.GELU(), self.shared]))
         return nn.Sequential(*layers), outputs
 
     def pool(self, channels: int, depth: int) -> tuple[nn.Module, int]:
