@@ -20,6 +20,14 @@ from aa_plugins.surgery.rows import Site, Skipped
 from aa_plugins.surgery.sites import find_sites
 from aa_plugins.surgery.verify import verify as compare
 
+# Classes that hold a network whose forward pass is settled, and what was done to it.
+SETTLED = {
+    "OptimizedModule": "compiled",
+    "ScriptModule": "compiled by TorchScript",
+    "FSDPModule": "sharded",
+    "FullyShardedDataParallel": "sharded",
+}
+
 
 def antialias(
     model: nn.Module,
@@ -54,7 +62,8 @@ def antialias(
 
     Raises:
         ValueError: where there is nothing to convert, a name pattern matches no site, the forward
-            pass fails on every likely input, or the model was converted before.
+            pass fails on every likely input, or the model was converted, compiled or sharded
+            before.
     """
     config = AAConfig.of(config)
     converted = next((n for n, m in model.named_modules() if isinstance(m, Filtered)), None)
@@ -65,6 +74,12 @@ def antialias(
         )
     if config.filter == "none":
         return AntialiasReport(config)
+    for cls in type(model).__mro__:
+        if cls.__name__ in SETTLED:
+            raise ValueError(
+                f"{type(model).__name__} is {SETTLED[cls.__name__]} already: call antialias() "
+                "first, on the plain network"
+            )
     followed = follow(model, example, may_repeat=config.filter == "blur")
     sites, denied = find_sites(followed)
     _check_patterns(config, sites)

@@ -38,6 +38,8 @@ def _residual_sites(names: Names) -> Iterator[Site | Skipped]:
     for block in names:
         if type(block).__name__ not in RESIDUAL_BLOCKS:
             continue
+        if any(_is_uneven(module) for module in block.modules()):
+            continue  # the generic rule names it, and converts the rest
         conv, reader = (getattr(block, a, None) for a in RESIDUAL_BLOCKS[type(block).__name__])
         deformable = hasattr(block, "conv2_offset")
         if not (isinstance(conv, nn.Conv2d) or deformable) or not isinstance(reader, nn.Conv2d):
@@ -59,6 +61,12 @@ def _residual_sites(names: Names) -> Iterator[Site | Skipped]:
                 yield Skipped(dense[1], kinds[0], f"becomes dense with {dense[0]}")
             yield Site(dense[0], kinds[0], channels, stride, host, strided.FilterBefore, dense)
         yield from _shortcut_site(block, stride, kinds[1], names)
+
+
+def _is_uneven(module: nn.Module) -> bool:
+    """Whether a module's stride differs between the axes."""
+    stride = getattr(module, "stride", 1)
+    return isinstance(stride, (tuple, list)) and len(set(stride)) > 1
 
 
 def _strided_entry_sites(block: nn.Module, names: Names) -> Iterator[Site | Skipped]:

@@ -53,18 +53,18 @@ def calls_at(path: str, modules: Modules, trace: Trace) -> list[Call]:
 
 
 def own(model: nn.Module, name: str) -> None:
-    """Give the place `name` a module of its own where it shares one without state, in place."""
+    """Give the place `name` a module of its own in place of one without state.
+
+    Such a module may serve other places, too, even other networks: Ultralytics' activation belongs
+    to the class of its blocks.
+    """
     module = model.get_submodule(name)
-    if not _is_stateless(module):
+    if not name or not _is_stateless(module):
         return
-    paths = [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
-    if len(paths) > 1:
-        parent, _, attribute = name.rpartition(".")
-        twin = object.__new__(type(module))
-        vars(twin).update(
-            {k: v.copy() if isinstance(v, dict) else v for k, v in vars(module).items()}
-        )
-        setattr(model.get_submodule(parent), attribute, twin)
+    parent, _, attribute = name.rpartition(".")
+    twin = object.__new__(type(module))
+    vars(twin).update({k: v.copy() if isinstance(v, dict) else v for k, v in vars(module).items()})
+    setattr(model.get_submodule(parent), attribute, twin)
 
 
 def _host_of(call: Call, times: int, modules: Modules, trace: Trace) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from aa_plugins.layers.strided import FilterAfter, FilterBefore, make_dense
+from aa_plugins.layers.strided import FilterAfter, FilterAfterReLU, FilterBefore, make_dense
 from aa_plugins.layers.subsample import Subsample
 from aa_plugins.surgery.convert import convert_site
 from aa_plugins.surgery.follow import Followed
@@ -162,7 +162,8 @@ class _Watch:
         def compare(module: nn.Module, args: Any, output: Any) -> Any:
             expected = self._expected(site.host)
             if expected is not None:
-                self._note(site, output, expected)
+                early = issubclass(site.mixin, FilterAfterReLU)
+                self._note(site, output, expected.relu() if early else expected)
             return _snapshot(expected)
 
         return compare
