@@ -11,12 +11,15 @@ up the last batch with images of another process.
 from __future__ import annotations
 
 import json
+import logging
 import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.sequences import compiled, place_of
+
+logger = logging.getLogger(__name__)
 
 
 class RecordWriter:
@@ -78,6 +81,11 @@ class RecordWriter:
             for other in record_files(folder):
                 if not other.name.endswith(f"of{processes}.jsonl"):
                     other.unlink(missing_ok=True)
+        if self.done and (unsaid := sorted({"weights", "data", "pipeline"} - identity.keys())):
+            logger.warning(
+                f"going on with {len(self.done)} records in {folder}, without knowing whether they "
+                f"are of the same {', '.join(unsaid)}: give the identity that run_identity makes"
+            )
         self._written: set[str | int] = set(self.done)
         # Cuts off what a killed process left of its last line.
         self._file = path.open("r+b" if resume and path.exists() else "w+b")

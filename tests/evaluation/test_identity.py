@@ -87,3 +87,17 @@ def test_fingerprints_of_state_dicts_and_objects():
     assert fingerprint({"w": torch.ones(2, 3)}) != fingerprint({"w": torch.ones(3, 2)})
     assert fingerprint([object()]) == fingerprint([object()])
     assert fingerprint({"a": {1, 2}, "p": Path("x")}) == fingerprint({"p": Path("x"), "a": {2, 1}})
+
+
+def test_going_on_without_an_identity_is_said(tmp_path, caplog):
+    with RecordWriter(tmp_path, Protocol(), {"weights": "w"}) as writer:
+        writer.append({"image_id": "a"})
+    RecordWriter(tmp_path, Protocol(), {"weights": "w"}, resume=True).close()
+    assert "1 records" in caplog.text and "of the same data, pipeline" in caplog.text
+    caplog.clear()
+    identity = run_identity(**parts(tmp_path / "parts"))
+    for resume in (False, True):
+        with RecordWriter(tmp_path / "out", Protocol(), identity, resume=resume) as writer:
+            if not resume:
+                writer.append({"image_id": "a"})
+    assert not caplog.text
