@@ -48,7 +48,8 @@ class Task:
         task's ``statistics`` for what they are. ``counts`` says what they rest on.
 
         A number that a nearly constant predictor would reach too has a ``remark``, where the
-        predictions are nearly constant.
+        predictions are nearly constant; so has an aliasing loss that isn't defined, as all images
+        are too small for the margin.
 
         Args:
             block: frames that blocks have at least, where images are frames of sequences; see
@@ -66,6 +67,10 @@ class Task:
                 place = place.get(branch, {})
             if leaf in place:
                 place[leaf]["remark"] = remark
+        for place in (tree, tree.get("mask", {}), tree.get("box", {})):
+            loss = place.get("aliasing_loss", {})
+            if loss.get("value", 0) is None and all(r.get("margin", 0) is None for r in records):
+                loss["remark"] = "images too small for the margin"
         return {**tree, "counts": self.counts(records)} if self.counts else tree
 
     def compare(

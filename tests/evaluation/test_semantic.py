@@ -337,3 +337,11 @@ def test_all_pixels_ignored():
     assert found["fidelity"]["images"] == found["valid"]["images"] == 1
     assert found["foreground"] == NOTHING
     assert found["boundary"]["1"]["images"] == 0
+
+
+def test_images_too_small_for_the_margin_have_no_loss_and_say_so():
+    found = SEMANTIC.summarise(run(decimating, Protocol(stride=8)))  # 48 x 56 pixels, margin 32
+    assert found["aliasing_loss"]["value"] is None and found["aliasing_loss"]["images"] == 0
+    assert found["aliasing_loss"]["remark"] == "images too small for the margin"
+    assert found["controls"]["same_phase"]["value"] == 100
+    assert "remark" not in SEMANTIC.summarise(run(decimating))["aliasing_loss"]
