@@ -60,7 +60,10 @@ class AALastLevelMaxPool(LastLevelMaxPool):
     def __init__(self, channels: int, aa: AAConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__()
         aa = AAConfig.of(aa)
-        self.filter = None if aa.filter == "none" else build_filter(aa, channels, stride=2)
+        self.filter = None
+        if aa.filter != "none":
+            # P6 may be one pixel, on which a batch norm can't be trained with a single image.
+            self.filter = build_filter(aa, channels, stride=2, norm="channel")
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(N, C, H, W) → one map, (N, C, ⌈H/2⌉, ⌈W/2⌉)."""

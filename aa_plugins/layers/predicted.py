@@ -30,6 +30,9 @@ torch.fx.wrap("adaptive_blur2d")
 # opens in the first step, and in the second the predictor has to get a gradient through the norm.
 GATED_NORM_SCALE = 0.1
 
+# What `fuse` reads of a predictor's norm; those that other tools exchange for it have it, too.
+FOLDED = {"batch": ("weight", "bias", "running_mean", "running_var", "eps"), "channel": ("bias",)}
+
 
 def fold(gate: torch.Tensor) -> torch.Tensor:
     """Reflect a parameter into [0, 1] as a triangle wave of period 2.
@@ -251,15 +254,22 @@ def fuse(model: nn.Module) -> list[str]:
         Names of the filters.
 
     Raises:
-        ValueError: where a filter is in training mode.
+        ValueError: where a filter is in training mode, or has another norm than it was built
+            with; nothing is folded then.
     """
-    names = []
-    for name, layer in filters_of(model):
+    layers = [(name, layer) for name, layer in filters_of(model) if _is_open(layer)]
+    for name, layer in layers:
         if layer.training:
             raise ValueError(f"filter {name} is in training mode: call model.eval() before fuse()")
+        missing = [a for a in FOLDED[layer.norm_kind] if getattr(layer.norm, a, None) is None]
+        if missing:
+            raise ValueError(
+                f"the norm of filter {name} is {type(layer.norm).__name__} without "
+                f"{' and '.join(missing)}, which can't be folded: give the filter back the norm "
+                f"it was built with ({NORMS[layer.norm_kind].__name__}), or leave out fuse()"
+            )
+    for _, layer in layers:
         norm, last, prior = layer.norm, layer.last, layer.prior
-        if isinstance(norm, nn.Identity) or (layer.norm_kind != "batch" and prior is None):
-            continue
         if layer.norm_kind == "batch":
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             last.weight.mul_(scale.view(-1, 1, 1, 1))
@@ -269,5 +279,10 @@ def fuse(model: nn.Module) -> list[str]:
         else:
             norm.bias.add_(prior.repeat(layer.groups))
         layer.prior = None
-        names.append(name)
-    return names
+    return [name for name, _ in layers]
+
+
+def _is_open(layer: PredictedFilter) -> bool:
+    """Whether there is anything left to fold."""
+    folded = isinstance(layer.norm, nn.Identity)
+    return not folded and (layer.norm_kind == "batch" or layer.prior is not None)

@@ -28,6 +28,12 @@ SETTLED = {
     "FullyShardedDataParallel": "sharded",
 }
 
+# Packages whose trainer builds a network anew, by the name of the package.
+REBUILT = {
+    "ultralytics": "YOLO.train() builds the network anew from its yaml, without filters: give it a "
+    "trainer whose get_model() calls antialias() (docs/compatibility.md)",
+}
+
 
 def antialias(
     model: nn.Module,
@@ -115,6 +121,8 @@ def antialias(
             'further, which costs accuracy; filter="adaptive" or "bank" with init="identity" '
             "starts as the network itself"
         )
+    rebuilt = {cls.__module__.partition(".")[0] for cls in type(model).__mro__} & REBUILT.keys()
+    report.notes.extend(REBUILT[package] for package in sorted(rebuilt))
     if chosen and not dry_run:
         guard(model, chosen)
     if not report.sites and not dry_run:

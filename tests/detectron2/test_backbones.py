@@ -177,6 +177,13 @@ def test_p6_has_the_plain_size(aa, size):
         assert torch.allclose(expected, found, atol=1e-6)
 
 
+def test_p6_of_one_pixel_trains_on_one_image():
+    pool = AALastLevelMaxPool(16, {}).train()
+    (found,) = pool(torch.randn(1, 16, 2, 2, requires_grad=True))
+    found.sum().backward()
+    assert found.shape[-2:] == (1, 1) and pool.filter.conv.weight.grad is not None
+
+
 def test_p6_option_of_the_pyramid():
     assert backbone("MODEL.AA.P6", "True").top_block.filter is not None
     assert list(filters_of(backbone().top_block)) == []

@@ -57,6 +57,41 @@ def test_fusing_refuses_training_mode() -> None:
         fuse(nn.Sequential(AdaptiveBlurPool2d(8)))
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(72, affine=False), nn.GroupNorm(8, 72)])
+def test_a_norm_that_cannot_be_folded_is_refused_before_anything_changes(norm) -> None:
+    model = nn.Sequential(AdaptiveBlurPool2d(8), AdaptiveBlurPool2d(8)).eval()
+    model[1].norm = norm.eval()
+    x = torch.randn(1, 8, 16, 16)
+    expected = model(x)
+    with pytest.raises(ValueError, match=f"filter 1 is {type(norm).__name__} without .*back"):
+        fuse(model)
+    model[1].train()
+    with pytest.raises(ValueError, match="filter 1 is in training mode"):
+        fuse(model)
+    model[1].eval()
+    assert torch.equal(model(x), expected) and isinstance(model[0].norm, nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("build", ["torchvision", "detectron2"])
+def test_frozen_norms_of_the_hosts_fold(build: str) -> None:
+    layer = AdaptiveBlurPool2d(8).eval()
+    nn.init.normal_(layer.norm.running_mean)
+    nn.init.normal_(layer.norm.weight)
+    x = torch.randn(1, 8, 16, 16)
+    expected = layer(x)
+    if build == "torchvision":
+        from torchvision.ops import FrozenBatchNorm2d
+
+        frozen = FrozenBatchNorm2d(72)
+        frozen.load_state_dict(layer.norm.state_dict())
+        layer.norm = frozen
+    else:
+        layers = pytest.importorskip("detectron2.layers", reason="Detectron2 isn't installed")
+        layer = layers.FrozenBatchNorm2d.convert_frozen_batchnorm(layer)
+    assert fuse(nn.Sequential(layer)) == ["0"]
+    torch.testing.assert_close(layer(x), expected)
+
+
 def test_separable_predictor_starts_as_the_blur_and_learns() -> None:
     x = torch.randn(2, 32, 12, 12)
     full, separable = (AdaptiveBlurPool2d(32, predictor=p) for p in ("full", "separable"))

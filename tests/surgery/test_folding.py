@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from aa_plugins import AAConfig, antialias
 from aa_plugins.diagnostics.equivalence import relative_difference
+from aa_plugins.layers.strided import Filtered
 
 IMAGE = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -122,3 +124,25 @@ def test_networks_of_ultralytics_convert_and_fuse(name):
     expected = maps(model, x)
     assert relative_difference(expected, plain) > 1e-3
     assert relative_difference(maps(model.fuse(verbose=False), x), expected) < 1e-5
+
+
+def test_a_trainer_of_ultralytics_that_converts_keeps_the_filters():
+    """Its own trainer builds a plain network from the yaml, which the report says."""
+    detect = pytest.importorskip("ultralytics.models.yolo.detect", reason="needs ultralytics")
+    tasks = pytest.importorskip("ultralytics.nn.tasks", reason="needs ultralytics")
+
+    class AntialiasedTrainer(detect.DetectionTrainer):
+        def get_model(self, *args, **kwargs):
+            model = super().get_model(*args, **kwargs)
+            antialias(model, {"filter": "blur"})
+            return model
+
+    old = tasks.DetectionModel("yolov8n.yaml", verbose=False)
+    report = antialias(old, {"filter": "blur"})
+    assert any("YOLO.train() builds the network anew" in note for note in report.notes)
+    trainer = object.__new__(AntialiasedTrainer)  # its __init__ would look for the data set
+    trainer.args, trainer.data = SimpleNamespace(), {"nc": 80, "channels": 3, "names": {}}
+    new = trainer.get_model(cfg=old.yaml, weights=old, verbose=False)
+    filters = [m for m in new.modules() if isinstance(m, Filtered)]
+    assert len(filters) == len(report.sites) > 0
+    torch.testing.assert_close(new.state_dict(), old.state_dict())
