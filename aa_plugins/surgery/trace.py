@@ -121,7 +121,10 @@ def trace_forward(
         inputs: of the forward pass; on fake tensors only their shapes, dtypes and devices count.
         fake: on fake tensors; else really, for a forward pass that looks at values.
     """
-    twin = twin_of(model)
+    tensors = (*model.parameters(), *model.buffers())
+    # Tools that load large networks build parameters without memory, and buffers with it.
+    empty = any(tensor.is_meta for tensor in tensors)
+    twin = twin_of(model, {id(t): t.to("meta") for t in tensors} if empty else None)
     recorder = _Recorder({module: name for name, module in twin.named_modules()})
     images = (tensor for tensor in inputs.tensors() if tensor.ndim in (3, 4))
     recorder.trace.channels = next((image.shape[-3] for image in images), 0)
