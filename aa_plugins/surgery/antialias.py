@@ -92,7 +92,7 @@ def antialias(
     report = AntialiasReport(config, skipped=denied)
     chosen = []
     for site in sites:
-        reason = _unwanted(site, config)
+        reason = _unwanted(site, config) or _adapted(model, site, config)
         if reason is None:
             chosen.append(site)
         else:
@@ -141,6 +141,21 @@ def _unwanted(site: Site, config: AAConfig) -> str | None:
     if config.include and not _matches(site, config.include):
         return "no pattern of include matches"
     return "excluded by name" if _matches(site, config.exclude) else None
+
+
+def _adapted(model: nn.Module, site: Site, config: AAConfig) -> str | None:
+    """Why a site inside an adapter of peft is left alone, or None.
+
+    Merging adds the weights of both of its paths, which is right where both have the same filter.
+    """
+    parts = site.name.split(".")
+    parents = (model.get_submodule(".".join(parts[:depth])) for depth in range(1, len(parts)))
+    adapted = any(
+        cls.__name__ == "BaseTunerLayer" for parent in parents for cls in type(parent).__mro__
+    )
+    if config.filter == "blur" or not adapted:
+        return None
+    return "inside an adapter, whose paths would get two filters: merge it before, or add it after"
 
 
 def _matches(site: Site, patterns: tuple[str, ...]) -> bool:

@@ -135,6 +135,23 @@ def test_low_rank_adapters_work_or_say_so():
         assert relative_difference([found], [expected]) < 1e-4
 
 
+@pytest.mark.parametrize("filter", ["blur", "adaptive", "bank"])
+def test_adapters_merged_after_the_conversion_compute_the_same(filter):
+    """Two predicted filters on the two paths of an adapter couldn't be merged into one."""
+    peft = pytest.importorskip("peft", reason="peft isn't installed")
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["0"], r=2)).eval()
+    for parameter in adapted.parameters():
+        nn.init.normal_(parameter)
+    report = antialias(adapted, AAConfig(filter=filter, stem=True, init="paper"))
+    reasons = {row.name: row.reason for row in report.skipped}
+    inside = [name for name in reasons if ".model.0." in name]
+    assert len(inside) == (0 if filter == "blur" else 2)
+    assert all("merge it before, or add it after" in reasons[name] for name in inside)
+    expected = run(adapted)
+    assert relative_difference([run(adapted.merge_and_unload())], [expected]) < 1e-4
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
