@@ -20,7 +20,7 @@ class Settings:
         size: (h, w) of the views in pixels; images are cropped to windows S - 1 larger.
         views: K, of an image in a step.
         batch: images in a step, over all processes.
-        steps: of the optimizer (Adam).
+        steps: of the optimizer (Adam); 0 trains nothing and takes over statistics alone.
         lr: of all weights but the filters'; after a tenth of the steps to rise, it falls as a
             cosine.
         filter_lr: of the predicted filters.
@@ -63,9 +63,10 @@ class Settings:
         check_choice("train", self.train, TRAINED)
         check_choice("statistics", self.statistics, STATISTICS)
         check_choice("precision", self.precision, PRECISIONS)
-        for name in ("stride", "views", "batch", "steps", "check_every"):
+        for name in ("stride", "views", "batch", "check_every"):
             check_positive_int(name, getattr(self, name))
-        for name in ("lr", "filter_lr", "estimate", "margin", "seed", "patience", "workers"):
+        counts = ("steps", "estimate", "margin", "seed", "patience", "workers")
+        for name in (*counts, "lr", "filter_lr"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be 0 or more")
         if len(self.size) != 2 or min(self.size) < 1:

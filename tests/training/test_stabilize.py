@@ -235,3 +235,14 @@ def test_two_processes_equal_one(tmp_path):
         assert torch.equal(first[key], second[key]), key
         assert torch.allclose(value, first[key], atol=1e-5), key
     assert losses == pytest.approx(losses_first, abs=1e-6)
+
+
+def test_without_steps_statistics_alone_are_taken_over():
+    teacher = seeded(Subsampling, norm=True)
+    student = converted(teacher)
+    weights = {name: p.clone() for name, p in student.named_parameters()}
+    before = student.norm.running_mean.clone()
+    report = run(student, teacher, steps=0)
+    assert report.steps == report.kept == 0 and not student.training
+    assert all(torch.equal(p, weights[name]) for name, p in student.named_parameters())
+    assert not torch.equal(student.norm.running_mean, before)

@@ -51,8 +51,13 @@ class Run:
     @property
     def stabilize(self) -> dict[str, Any]:
         """Fields of the Settings of its stabilization, with the variant's own."""
-        own = self.experiment.variants[self.variant].get("stabilize", {})
+        own = self.experiment.variants[self.variant].get("stabilize") or {}
         return {**self.experiment.stabilize, **own, "seed": self.seed}
+
+    @property
+    def is_stabilized(self) -> bool:
+        """Whether it is stabilized at all, if only its norms' statistics are."""
+        return self.experiment.variants[self.variant].get("stabilize", {}) is not None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -113,6 +118,7 @@ class Experiment:
         sequences: by which rule of `aa_plugins.evaluation.sequences` images belong to videos.
         stabilize: fields of `aa_plugins.training.Settings`, where networks are stabilized without
             labels; a variant's own change them, and `steps: 0` trains nothing.
+        photos: folder, below the data set's, of the images that segmentors are stabilized on.
         block: frames of a video that are resampled together, at least.
     """
 
@@ -131,6 +137,7 @@ class Experiment:
     sequences: str | None = None
     block: int | None = None
     stabilize: Mapping[str, Any] = field(default_factory=dict)
+    photos: str | None = None
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that every variant has one before any has two."""

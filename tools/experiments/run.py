@@ -54,7 +54,12 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
     train = [ROOT / "tools/train_net.py", "--config-file", ROOT / run.experiment.config]
     trained = (work / "train.json").is_file()
     start = None if trained else starting_weights(run, work_root)
-    if mmseg:
+    if run.experiment.photos:
+        weights = starting_weights(run, work_root)
+        if run.is_stabilized:
+            train = stabilizing(run, weights, data, overrides, work)
+            weights = work / "stabilized.pth"
+    elif mmseg:
         # The test is the next step, which can be resumed: here one image will do.
         options = [*overrides, "test_dataloader.dataset.indices=1"]
         if start:  # mmengine would resume what `load_from` names
@@ -64,33 +69,52 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
         options = [*overrides, *([f"MODEL.WEIGHTS={start}"] if start else [])]
         pairs = [part for option in options for part in option.split("=", 1)]
         train += ["--resume", *pairs]
-    training = step("train", work, train, {"DETECTRON2_DATASETS": str(data)})
+    if run.is_stabilized or not run.experiment.photos:
+        training = step("train", work, train, {"DETECTRON2_DATASETS": str(data)})
+    else:
+        training = {"seconds": 0.0, "cpu_seconds": 0.0, "resumed": False, "commit": commit()}
+    if not run.experiment.photos:
+        weights = weights_of(work)
     evaluate = [ROOT / "tools/eval_consistency.py", "--config-file", ROOT / run.experiment.config]
-    evaluate += ["--weights", weights_of(work), "--data-root", data, "--resume"]
+    evaluate += ["--weights", weights, "--data-root", data, "--resume"]
     evaluate += ["--out", work / "consistency"]
     if run.experiment.protocol:
         evaluate += ["--protocol", json.dumps(dict(run.experiment.protocol))]
     evaluation = step("evaluate", work, [*evaluate, "--cfg-options", *overrides])
     records = work / "consistency" / Path(run.experiment.config).stem
     costs = {"training": training, "evaluation": evaluation}
-    measured = {"host": host_metrics(work), **inspect(run, work, data, overrides), **costs}
+    about = inspect(run, weights, data, overrides)
+    measured = {"host": host_metrics(work), **about, **costs}
     return keep(run, records, measured, results)
 
 
-def inspect(run: Run, work: Path, data: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def stabilizing(
+    run: Run, teacher: Path, data: Path, overrides: Sequence[str], work: Path
+) -> list[str | Path]:
+    """The command that stabilizes a segmentor and leaves work/stabilized.pth."""
+    fields = [f"{name}={value}" for name, value in run.stabilize.items()]
+    command: list[str | Path] = ["-m", "aa_plugins", "stabilize", ROOT / run.experiment.config]
+    command += ["--weights", teacher, "--data-root", data, "--photos", data / run.experiment.photos]
+    return [*command, "--cfg-options", *overrides, "--set", *fields, "--out", work, "--resume"]
+
+
+def inspect(run: Run, weights: Path, data: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """`size` of a run's network, and what its `filters` do, by the host that builds it."""
     config = ROOT / run.experiment.config
     if host_of(config) is Host.MMSEGMENTATION:
         from aa_plugins.mmseg import evaluate as host
     else:
         from aa_plugins.detectron2 import evaluate as host
-    filters = host.filters_at_work(config, weights_of(work), data, overrides)
+    filters = host.filters_at_work(config, weights, data, overrides)
     return {"size": host.size_of(config, overrides), "filters": filters}
 
 
 def mmseg_overrides(run: Run) -> list[str]:
     """KEY=VALUE of mmengine that make the variant and its seed."""
     fields = [f"model.backbone.aa.{key}={_literal(value)}" for key, value in run.aa.items()]
+    if run.phases > 1:
+        fields += ["model.type=PhaseAveragedEncoderDecoder", f"model.phases={run.phases}"]
+        fields.append(f"model.stride={run.experiment.stabilize['stride']}")
     return [f"randomness.seed={run.seed}", *run.options, *fields]
 
 

@@ -36,7 +36,12 @@ def test_declarations_name_configs_and_filters_that_exist(path):
     named = ":" in experiment.config  # timm:NAME
     assert host_of(experiment.config if named else ROOT / experiment.config)
     made = {
-        (AAConfig(**run.aa), run.options, run.phases, str(run.stabilize | {"seed": 0}))
+        (
+            AAConfig(**run.aa),
+            run.options,
+            run.phases,
+            run.is_stabilized and str(run.stabilize | {"seed": 0}),
+        )
         for run in experiment.runs()
     }
     assert len(made) == len(experiment.variants)
