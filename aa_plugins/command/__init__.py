@@ -22,6 +22,7 @@ COMMANDS = {
     "consistency": "how far predictions change when the image moves by pixels",
     "stabilize": "make a trained network shift consistent, from photos without labels",
     "diagnose": "why a network flickers, where, and what would help",
+    "export": "write a network for ONNX Runtime, OpenVINO or torch.export, and check the file",
     "flicker": "how much predictions flicker from frame to frame of a video",
 }
 ERROR, INTERRUPTED = 1, 130

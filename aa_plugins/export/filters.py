@@ -24,6 +24,7 @@ class FixedFilter(nn.Module):
 
     def __init__(self, layer: BlurPool2d) -> None:
         super().__init__()
+        self.stride = layer.stride
         self.border = Border(layer.kernel_size, layer.pad_mode)
         kernel = layer.kernel(torch.empty(0))
         weight = kernel.repeat(layer.channels, 1, 1, 1)
@@ -39,7 +40,7 @@ class WeightedMaps(nn.Module):
 
     def __init__(self, layer: PredictedFilter) -> None:
         super().__init__()
-        self.groups, self.channels = layer.groups, layer.channels
+        self.groups, self.channels, self.stride = layer.groups, layer.channels, layer.stride
         self.members = layer.logits_per_group
         self.joint = getattr(layer, "normalize", "group") == "joint"
         kernels, scale, offset = _mixture(layer)

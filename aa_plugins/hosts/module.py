@@ -349,6 +349,15 @@ class Logits(nn.Module):
         return _scores(self.network(images))
 
 
+class PixelScores(Logits):
+    """The same of a segmentor, at the size of its input: (N, 3, H, W) → (N, classes, H, W)."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        corners = getattr(self.network, "align_corners", False)
+        size = images.shape[-2:]
+        return F.interpolate(super().forward(images), size, mode="bilinear", align_corners=corners)
+
+
 def _scores(output: Any) -> torch.Tensor:
     """The scores in what a network returns: a tensor, a mapping's "out", or `logits`."""
     if isinstance(output, Mapping) and "out" in output:
