@@ -20,7 +20,7 @@ $(ready): pyproject.toml
 	  f"aa_plugins needs Python 3.10 or newer, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(python) -m pip install --quiet --upgrade pip
-	$(python) -m pip install --editable ".[mmseg,detectron2,dev]"
+	$(python) -m pip install --editable ".[mmseg,detectron2,robustness,dev]"
 	$(if $(DETECTRON2),,@tools/install_detectron2.sh .venv || true)
 	@touch $@
 

@@ -20,6 +20,7 @@ FLOORS = (
     ("surgery", "diagnostics", "datasets", "training"),
     ("export", "report"),
     ("hosts",),
+    ("robustness",),
     tuple(host.value for host in Host),
     ("command",),
 )
@@ -96,7 +97,7 @@ def test_what_is_imported_is_declared():
     tomllib = pytest.importorskip("tomllib", reason="Python is older than 3.11")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.match(r"[\w-]+", text)[0] for text in project["dependencies"]}
-    optional = {"omegaconf", "iopath", "pkg_resources", "triton", "safetensors"}
+    optional = {"imagecorruptions", "omegaconf", "iopath", "pkg_resources", "triton", "safetensors"}
     found = {
         name.split(".")[0]
         for room, path in files()

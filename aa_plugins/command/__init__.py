@@ -23,6 +23,7 @@ COMMANDS = {
     "stabilize": "make a trained network shift consistent, from photos without labels",
     "diagnose": "why a network flickers, where, and what would help",
     "export": "write a network for ONNX Runtime, OpenVINO or torch.export, and check the file",
+    "robustness": "corrupted images, missing frequencies, the worst shift: what is left",
     "flicker": "how much predictions flicker from frame to frame of a video",
 }
 ERROR, INTERRUPTED = 1, 130

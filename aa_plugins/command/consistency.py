@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aa_plugins.command.networks import add_networks, load_networks, names_of
-from aa_plugins.command.options import add_out, add_resume
+from aa_plugins.command.options import add_images, add_out, add_resume
 
 if TYPE_CHECKING:
     from aa_plugins.evaluation.protocol import Protocol
@@ -36,11 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_networks(parser, "*")
     add_out(parser, "out/consistency")
     add_resume(parser)
-    data = parser.add_argument_group("images, for networks without a config")
-    data.add_argument("--data", metavar="DIR", help="folder of images, or of class folders")
-    data.add_argument("--labels", metavar="DIR", help="folder of label maps (semantic)")
-    data.add_argument("--annotations", metavar="FILE", help="in COCO's format (instance)")
-    data.add_argument("--ignore", type=int, default=255, metavar="N", help="label without truth")
+    add_images(parser)
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="for Detectron2")
     parser.add_argument(
         "--records",

@@ -40,6 +40,15 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on where --out stopped")
 
 
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """`--data` and what is known of the images in it, for networks that have no test set."""
+    data = parser.add_argument_group("images, for networks without a config")
+    data.add_argument("--data", metavar="DIR", help="folder of images, or of class folders")
+    data.add_argument("--labels", metavar="DIR", help="folder of label maps (semantic)")
+    data.add_argument("--annotations", metavar="FILE", help="in COCO's format (instance)")
+    data.add_argument("--ignore", type=int, default=255, metavar="N", help="label without truth")
+
+
 def assignments(option: str, given: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE as a mapping, values read as YAML.
 

@@ -147,7 +147,7 @@ class ShiftConsistencyEvaluator(DatasetEvaluator):
                     "protocol) in place of the model"
                 )
             else:
-                truth = _truth(image["instances"]) if "instances" in image else None
+                truth = truth_of(image["instances"]) if "instances" in image else None
                 self.writer.append(self.scorer.score(output["plan"], output["views"], truth))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -238,7 +238,8 @@ def prediction(instances: Instances) -> dict[str, Any]:
     }
 
 
-def _truth(instances: Instances) -> dict[str, Any]:
+def truth_of(instances: Instances) -> dict[str, Any]:
+    """Ground truth as the scorer takes it."""
     if not len(instances):
         empty = np.zeros((0, *instances.image_size), bool)
         return {"labels": [], "boxes": np.zeros((0, 4)), "masks": empty}

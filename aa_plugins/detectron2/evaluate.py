@@ -40,6 +40,7 @@ from aa_plugins.detectron2.conversion import check_conversion, conversion
 from aa_plugins.detectron2.datasets import names_of, register_coco_paths, use_data_root
 from aa_plugins.detectron2.processes import check_processes, launch, set_up_logging
 from aa_plugins.detectron2.stride import total_stride
+from aa_plugins.detectron2.test_set import TestSet
 from aa_plugins.detectron2.weights import load_detectron2_weights, local_path
 from aa_plugins.diagnostics.cost import count_macs
 from aa_plugins.diagnostics.filters import watch
@@ -94,7 +95,7 @@ def check(
     local_path(weights)
     if data_root is not None:
         use_data_root(data_root)
-    _classes(_task(*_load(config_file, overrides)).model)
+    classes_of(_task(*_load(config_file, overrides)).model)
 
 
 def build_detector(config_file: str | Path, overrides: Sequence[str] = ()) -> nn.Module:
@@ -111,6 +112,16 @@ def test_images(
     task = _task(*_load(config_file, overrides))
     for row in task.dataset:
         yield {**row, **task.mapper(copy.deepcopy(row))}
+
+
+def test_set(
+    config_file: str | Path, data_root: str | Path | None = None, overrides: Sequence[str] = ()
+) -> TestSet:
+    """The test set of a config."""
+    if data_root is not None:
+        use_data_root(data_root)
+    task = _task(*_load(config_file, overrides))
+    return TestSet(task.dataset, TruthMapper.of(task.mapper))
 
 
 def prepared(
@@ -202,7 +213,7 @@ def _evaluate(
     resume: bool,
 ) -> None:
     task = _task(*_load(config_file, overrides))
-    classes = _classes(task.model)
+    classes = classes_of(task.model)
     set_up_logging(folder)
     logger.info(conversion(task.model))
     untrained = load_detectron2_weights(task.model, weights)
@@ -228,7 +239,7 @@ def _evaluate(
     logger.info(f"{conversion(task.model)}; records are in {folder}")
 
 
-def _classes(model: nn.Module) -> int:
+def classes_of(model: nn.Module) -> int:
     """The classes of instances; ValueError, saying what to do, for what finds no instances."""
     classes = num_classes(model)
     if classes is None:

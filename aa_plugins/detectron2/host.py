@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from aa_plugins.detectron2 import evaluate
 from aa_plugins.detectron2.consistency import id_of, prediction
 from aa_plugins.detectron2.stride import total_stride
 from aa_plugins.detectron2.weights import load_detectron2_weights
-from aa_plugins.evaluation import Protocol
+from aa_plugins.evaluation import InstanceConsistency, Protocol
 from aa_plugins.hosts import config_path
-from aa_plugins.hosts.interface import Network, Record, Request
+from aa_plugins.hosts.interface import Network, Record, Request, Sample
 
 
 class Detector(Network):
@@ -47,6 +47,21 @@ class Detector(Network):
         request = self.request
         for image in evaluate.test_images(self.config, request.data_root, request.overrides):
             yield id_of(image), image["image"]
+
+    def samples(self, protocol: Protocol) -> list[Sample]:
+        tests = self._tests
+        return [
+            Sample(id_of(row), str(row["file_name"]), partial(tests.load, index))
+            for index, row in enumerate(tests.rows)
+        ]
+
+    def scorer(self, protocol: Protocol) -> InstanceConsistency:
+        return InstanceConsistency(protocol, evaluate.classes_of(self.model))
+
+    @cached_property
+    def _tests(self) -> evaluate.TestSet:
+        request = self.request
+        return evaluate.test_set(self.config, request.data_root, request.overrides)
 
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         return evaluate.prepared(self.config, image, self.request.overrides)

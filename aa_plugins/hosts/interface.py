@@ -9,7 +9,7 @@ and the others) knows `Network` and no host.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,8 @@ from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.hosts import host_of
 
 Record = dict[str, Any]
+# An image (H, W, 3), uint8 in RGB, to another of its size, as a corruption makes.
+Change = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,23 @@ class Request:
                 raise ValueError(f"{self.network}: {name}={value!r} has no effect, {why}")
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A test image that is read when it is asked for.
+
+    Args:
+        image_id: unique in the test set.
+        file: its path, for reasons.
+        load: given what changes the image right after it is read, before anything else is done to
+            it: pixels (C, H, W) as the network gets them, and the truth in these pixels as the
+            task's scorer takes it.
+    """
+
+    image_id: str | int
+    file: str
+    load: Callable[[Change | None], tuple[torch.Tensor, Any]]
+
+
 class Network(ABC):
     """A network with its weights, in eval mode.
 
@@ -120,6 +139,19 @@ class Network(ABC):
         Raises:
             ValueError: where the request names no images.
         """
+
+    @abstractmethod
+    def samples(self, protocol: Protocol) -> list[Sample]:
+        """The test images with what is known of them, large enough for the views of a protocol
+        where the network resizes images to leave room for them.
+
+        Raises:
+            ValueError: where the request names no images.
+        """
+
+    @abstractmethod
+    def scorer(self, protocol: Protocol) -> Any:
+        """Scores predictions on the views of one image: an instance of the task's `scorer`."""
 
     @abstractmethod
     def prepared(self, image: np.ndarray) -> torch.Tensor:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from aa_plugins.evaluation.stride import total_stride
 from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.evaluation.views import ViewPlan
 from aa_plugins.hosts import detector
-from aa_plugins.hosts.interface import Network, Record, Request
+from aa_plugins.hosts.interface import Change, Network, Record, Request, Sample
 from aa_plugins.layers import filters_of
 from aa_plugins.surgery import antialias, load_plain_or_converted
 
@@ -221,7 +221,7 @@ class ModuleNetwork(Network):
         self._require_images()
         if processes > 1:
             raise ValueError(f"{processes} processes: {self.name} is measured in one")
-        scorer = self._scorer(protocol)
+        scorer = self.scorer(protocol)
         ids, files = self.images.ids, self.images.files
         with RecordWriter(
             folder, protocol, self._identity(), resume=resume, task=self.task
@@ -244,7 +244,17 @@ class ModuleNetwork(Network):
         pixels, truth = self.prepare(*self.images.read(index), protocol)
         return pixels, truth, protocol.plan(*pixels.shape[-2:], self.images.ids[index])
 
-    def _scorer(self, protocol: Protocol) -> Any:
+    def samples(self, protocol: Protocol) -> list[Sample]:
+        self._require_images()
+
+        def load(index: int, change: Change | None) -> tuple[torch.Tensor, Any]:
+            image, truth = self.images.read(index)
+            return self.prepare(image if change is None else change(image), truth, protocol)
+
+        rows = enumerate(zip(self.images.ids, self.images.files))
+        return [Sample(name, str(file), partial(load, index)) for index, (name, file) in rows]
+
+    def scorer(self, protocol: Protocol) -> Any:
         options = {"ignore_index": self.ignore} if self.task == "semantic" else {}
         return TASKS[self.task].scorer(protocol, self.num_classes, **options)
 

@@ -201,10 +201,7 @@ class ShiftConsistencyMetric(BaseMetric):
         if prepared is None:
             return None
         plan, truth = prepared
-        at_input = None
-        if truth is not None:
-            resized = F.interpolate(truth[None].float(), pixels.shape[-2:], mode="nearest-exact")
-            at_input = resized[0, 0].long()
+        at_input = None if truth is None else _resized(truth, pixels.shape[-2:])
         predictions = predict_views(self.model, pixels, plan, self.view_batch)
         record = self.scorer.score(plan, predictions, at_input)
         if truth is None:
@@ -297,6 +294,23 @@ def _truth(image_id: str, sample: dict[str, Any]) -> torch.Tensor | None:
             "give labels of the image's size, class numbers in one channel",
         )
     return truth
+
+
+def truth_at_input(
+    image_id: str, sample: dict[str, Any], size: tuple[int, int]
+) -> torch.Tensor | None:
+    """The labels (H, W) of an image at the size of the network's input, None where it has none.
+
+    Raises:
+        BadImage: where they don't fit the image.
+    """
+    truth = _truth(image_id, sample)
+    return None if truth is None else _resized(truth, size)
+
+
+def _resized(truth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Labels (1, H, W) at another size, (H', W')."""
+    return F.interpolate(truth[None].float(), size, mode="nearest-exact")[0, 0].long()
 
 
 def _rounded(value: float | None) -> float:

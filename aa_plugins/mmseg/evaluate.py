@@ -56,6 +56,11 @@ def protocol_of(config_file: str | Path, overrides: Sequence[str] = ()) -> dict[
     return {**fields, "stride": protocol_for(build_segmentor(cfg), fields).stride}
 
 
+def metric_options(cfg: Config) -> dict[str, Any]:
+    """How a config's ShiftConsistencyMetric measures, where it has one and says."""
+    return {name: value for name, value in (metric_of(cfg) or {}).items() if name in HOW}
+
+
 def check_inputs(
     config_file: str | Path,
     weights: str | Path,
@@ -139,7 +144,7 @@ def evaluate(
         FileNotFoundError: where data or weights are missing.
     """
     cfg = load_config(config_file, Path(folder) / "mmengine", overrides, data_root)
-    options = {name: value for name, value in (metric_of(cfg) or {}).items() if name in HOW}
+    options = metric_options(cfg)
     for key in TRAINING:
         cfg.pop(key, None)
     cfg.load_from = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from torch import nn
 
 import aa_plugins.mmseg  # noqa: F401  only registration
-from aa_plugins.evaluation import Protocol
+from aa_plugins.evaluation import Protocol, SemanticConsistency
 from aa_plugins.hosts import config_path
-from aa_plugins.hosts.interface import Network, Record, Request
+from aa_plugins.hosts.interface import Network, Record, Request, Sample
 from aa_plugins.mmseg import evaluate
 from aa_plugins.mmseg.entries import type_name
 from aa_plugins.mmseg.runs import load_config, read_config
 from aa_plugins.mmseg.segmentors import network_input, predict_batch, stride_of
+from aa_plugins.mmseg.test_set import TestSet
 from aa_plugins.surgery import load_plain_or_converted
 
 # Steps of a pipeline that read files, or look at what is in them.
@@ -68,6 +69,24 @@ class Segmentor(Network):
             sample = dataset[index]
             path = dataset.get_data_info(index)["img_path"]
             yield path, network_input(self.model, sample["inputs"])
+
+    def samples(self, protocol: Protocol) -> list[Sample]:
+        tests = self._tests
+        return [
+            Sample(image_id, path, partial(tests.load, self.model, index))
+            for index, (path, image_id) in enumerate(tests.ids.items())
+        ]
+
+    def scorer(self, protocol: Protocol) -> SemanticConsistency:
+        options = evaluate.metric_options(self._cfg)
+        options.pop("view_batch", None)
+        return SemanticConsistency(protocol, self._tests.num_classes, **options)
+
+    @cached_property
+    def _tests(self) -> TestSet:
+        request = self.request
+        cfg = load_config(self.config, "out/mmengine", request.overrides, request.data_root)
+        return TestSet(DATASETS.build(cfg.test_dataloader.dataset))
 
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         steps = [s for s in self._cfg.test_pipeline if not type_name(s).startswith(FILES)]

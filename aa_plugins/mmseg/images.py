@@ -83,7 +83,7 @@ def ids_of(dataset: Dataset) -> dict[str, str]:
         ValueError: an image is listed twice.
     """
     paths = [dataset.get_data_info(index)["img_path"] for index in range(len(dataset))]
-    roots = {getattr(part, "data_root", None) for part in _parts(dataset)}
+    roots = {getattr(part, "data_root", None) for part in parts_of(dataset)}
     root = roots.pop() if len(roots) == 1 else None
     if root and all(Path(path).absolute().is_relative_to(Path(root).absolute()) for path in paths):
         return dict(zip(paths, image_ids(paths, root)))
@@ -104,7 +104,7 @@ def check_files(dataset: Dataset) -> None:
         ValueError: nothing is left, or an image is listed twice.
     """
     ids, bad = ids_of(dataset), []
-    for part in _parts(dataset):
+    for part in parts_of(dataset):
         labelled = any(
             type(step).__name__ == "LoadAnnotations" for step in part.pipeline.transforms
         )
@@ -127,10 +127,11 @@ def check_files(dataset: Dataset) -> None:
     dataset.checked = ids, bad
 
 
-def _parts(dataset: Dataset) -> Iterator[BaseDataset]:
+def parts_of(dataset: Dataset) -> Iterator[BaseDataset]:
+    """The data sets that are concatenated, or the one."""
     if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
-            yield from _parts(part)
+            yield from parts_of(part)
     else:
         yield dataset
 

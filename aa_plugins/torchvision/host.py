@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from torchvision import models
 from torchvision.models import detection as detectors
 from torchvision.models import segmentation as segmentors
 
-from aa_plugins.evaluation import Protocol
+from aa_plugins.datasets.coco import CocoImages
+from aa_plugins.evaluation import InstanceConsistency, Protocol
 from aa_plugins.hosts.detector import at_input, predict, stride_of
-from aa_plugins.hosts.interface import Network, Record, Request
+from aa_plugins.hosts.interface import Change, Network, Record, Request, Sample
 from aa_plugins.hosts.module import PRETRAINED, check_data, network_of
 from aa_plugins.torchvision import detection
 
@@ -109,9 +110,29 @@ class Detector(Network):
         return self.model.backbone
 
     def inputs(self) -> Iterator[tuple[str | int, torch.Tensor]]:
-        dataset = detection.images_of(self.request.data_root, self.overrides)
+        dataset = self._images
         for index, image_id in enumerate(dataset.ids):
             yield image_id, at_input(self.model, dataset[index][0], None)[0]
+
+    def samples(self, protocol: Protocol) -> list[Sample]:
+        dataset = self._images
+
+        def load(index: int, change: Change | None) -> tuple[torch.Tensor, Any]:
+            image, truth = dataset[index]
+            if change is not None:
+                pixels = (255 * image).round().byte().permute(1, 2, 0).numpy()
+                image = torch.from_numpy(change(pixels)).permute(2, 0, 1).float() / 255
+            return at_input(self.model, image, truth)
+
+        rows = enumerate(zip(dataset.ids, dataset.files))
+        return [Sample(name, str(file), partial(load, index)) for index, (name, file) in rows]
+
+    def scorer(self, protocol: Protocol) -> InstanceConsistency:
+        return InstanceConsistency(protocol, self._images.num_classes)
+
+    @cached_property
+    def _images(self) -> CocoImages:
+        return detection.images_of(self.request.data_root, self.overrides)
 
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
