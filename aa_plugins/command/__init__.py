@@ -22,6 +22,7 @@ COMMANDS = {
     "consistency": "how far predictions change when the image moves by pixels",
     "stabilize": "make a trained network shift consistent, from photos without labels",
     "diagnose": "why a network flickers, where, and what would help",
+    "report": "all of it on one page: how much, where, why, and what would help",
     "export": "write a network for ONNX Runtime, OpenVINO or torch.export, and check the file",
     "robustness": "corrupted images, missing frequencies, the worst shift: what is left",
     "flicker": "how much predictions flicker from frame to frame of a video",
@@ -34,8 +35,8 @@ for example:
   aa-plugins consistency timm:aa_resnet50 --weights resnet50.pth --data photos
 
 aa-plugins COMMAND --help has more. A network is a config (a file, or the name of one that comes
-with the package), timm:NAME, torchvision:NAME or MODULE:FUNCTION. Ends with 0; with 1 after an
-error, 2 after a wrong command line, 130 where it was interrupted.
+with the package), timm:NAME, torchvision:NAME, an .onnx file or MODULE:FUNCTION. Ends with 0; with
+1 after an error, 2 after a wrong command line, 130 where it was interrupted.
 """
 
 

@@ -96,10 +96,19 @@ def measure(args: argparse.Namespace) -> list[str]:
 
     All networks are loaded, and with them all that is wrong is found, before one is measured.
     """
+    return measure_all(args, loaded(args))
+
+
+def loaded(args: argparse.Namespace) -> dict[str, Network]:
+    """Every network with its images; refused where a run would discard the records of another."""
     for name in names_of(args.networks):
         refuse_records(args.out / name, args.resume)
     images = {name: getattr(args, name) for name in ("data", "labels", "annotations", "ignore")}
-    networks = load_networks(args, **images)
+    return load_networks(args, **images)
+
+
+def measure_all(args: argparse.Namespace, networks: dict[str, Network]) -> list[str]:
+    """Records of every network, as NAME=DIR."""
     protocol = choose_protocol(args, list(networks.values()))
     print(f"{protocol.label}; records and the report go to {args.out}", flush=True)
     for name, network in networks.items():

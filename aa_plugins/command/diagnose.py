@@ -11,7 +11,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aa_plugins.command.networks import add_networks, load_networks
+from aa_plugins.command.networks import add_networks, load_networks, refuse_files
 from aa_plugins.command.options import add_out
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if args.images < 1:
         raise ValueError(f"--images {args.images}: give 1 or more")
     photos = Photos(args.photos)
+    refuse_files(args.networks, "diagnosed")
     networks = load_networks(args)
     if len(networks) == 1:
         networks |= blurred(*networks.items())
@@ -195,12 +196,20 @@ def moving(networks: dict[str, Network], photo: Any) -> Picture:
 
 
 def page_of(found: dict[str, Findings], film: Picture, notes: dict[str, Any]) -> Page:
-    from aa_plugins.report.diagnosis import class_plot, energy_plot, step_plot
     from aa_plugins.report.elements import Page, Section
+
+    sections = [Section("As the image moves", "", [film]), *causes(found)]
+    return Page("Why it flickers", verdict(found), sections, notes)
+
+
+def causes(found: dict[str, Findings]) -> list[Section]:
+    """Where flicker comes from, what places mix up, and what filters do there."""
+    from aa_plugins.report.diagnosis import class_plot, energy_plot, step_plot
+    from aa_plugins.report.elements import Section
 
     surveys = {name: f.aliasing for name, f in found.items()}
     steps = {name: f.steps for name, f in found.items() if f.steps}
-    sections = [Section("As the image moves", "", [film])]
+    sections = []
     if steps:
         text = (
             "Each map of the network should move along with the image. Here is how far each "
@@ -213,8 +222,7 @@ def page_of(found: dict[str, Findings], film: Picture, notes: dict[str, Any]) ->
     )
     plots = [energy_plot(surveys), *(class_plot(name, rows) for name, rows in surveys.items())]
     sections.append(Section("What each subsampling mixes up", text, plots))
-    sections += filters_section(found)
-    return Page("Why it flickers", verdict(found), sections, notes)
+    return [*sections, *filters_section(found)]
 
 
 def filters_section(found: dict[str, Findings]) -> list[Section]:

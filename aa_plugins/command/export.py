@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aa_plugins.command.networks import add_networks, load_networks
+from aa_plugins.command.networks import add_networks, load_networks, refuse_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
     from aa_plugins.export import export
     from aa_plugins.export.formats import format_of
 
+    refuse_files(args.networks, "exported")
     format_of(args.out)  # before networks are loaded
     (network,) = load_networks(args).values()
     print(export(deployed(network), args.out, network.example(), args.fixed))

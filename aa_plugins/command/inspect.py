@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from aa_plugins.command.networks import refuse_files
 from aa_plugins.command.options import NETWORK, aa_config, add_aa
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     config = aa_config(args.aa)
+    refuse_files([args.network], "inspected")
     from aa_plugins.hosts import Host, host_of
     from aa_plugins.hosts.interface import load_network
 

@@ -13,7 +13,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from aa_plugins.command.networks import add_networks, load_networks
+from aa_plugins.command.networks import add_networks, load_networks, refuse_files
 from aa_plugins.command.options import add_out, add_resume, assignments
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from aa_plugins.hosts.module import Logits
     from aa_plugins.training import stabilize
 
+    refuse_files(args.networks, "stabilized")
     photos = Photos(args.photos)
     student, teacher = load_pair(args)
     seen, unseen = (Prepared(student, photos, held_out) for held_out in (False, True))

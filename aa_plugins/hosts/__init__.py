@@ -13,7 +13,7 @@ from aa_plugins.config_files import get_config_file
 
 FORMS = (
     "a config (.py of MMSegmentation, .yaml or LazyConfig of Detectron2), timm:NAME, "
-    "torchvision:NAME or MODULE:FUNCTION"
+    "torchvision:NAME, an .onnx file or MODULE:FUNCTION"
 )
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -25,12 +25,18 @@ class Host(Enum):
     DETECTRON2 = "detectron2"
     TORCHVISION = "torchvision"
     TIMM = "timm"
+    ONNX = "onnx"
     PLAIN = "plain"
 
     @property
     def title(self) -> str:
         """What the host calls itself."""
-        titles = {"mmseg": "MMSegmentation", "detectron2": "Detectron2", "plain": "plain torch"}
+        titles = {
+            "mmseg": "MMSegmentation",
+            "detectron2": "Detectron2",
+            "onnx": "ONNX",
+            "plain": "plain torch",
+        }
         return titles.get(self.value, self.value)
 
     def load(self) -> ModuleType:
@@ -55,9 +61,11 @@ def host_of(network: str | Path) -> Host:
         ValueError: for another kind of file, or one that isn't Python.
     """
     name = str(network)
-    for host in set(Host) - {Host.MMSEGMENTATION, Host.DETECTRON2, Host.PLAIN}:
+    for host in (Host.TIMM, Host.TORCHVISION):
         if name.startswith(f"{host.value}:"):
             return host
+    if name.endswith(".onnx"):
+        return Host.ONNX
     if FUNCTION.fullmatch(name):
         return Host.PLAIN
     path = config_path(network)
