@@ -19,7 +19,10 @@ from experiments import plan
 ROOT = Path(__file__).resolve().parents[2]
 DECLARATIONS = ROOT / "configs/experiments"
 RESULTS = ROOT / "docs/results"
-PAGES = (ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/benchmark.md")
+PAGES = tuple(
+    ROOT / page
+    for page in ("README.md", "docs/results.md", "docs/benchmark.md", "docs/robustness.md")
+)
 
 
 def parse_args() -> argparse.Namespace:

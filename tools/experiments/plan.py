@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from aa_plugins.config import AAConfig
-from aa_plugins.evaluation.tasks import TASKS
+from experiments.tasks import TASKS, is_analysis
 
 CLAIM_DIRECTIONS = ("higher", "lower", "zero")
 
@@ -58,6 +58,11 @@ class Run:
     def is_stabilized(self) -> bool:
         """Whether it is stabilized at all, if only its norms' statistics are."""
         return self.experiment.variants[self.variant].get("stabilize", {}) is not None
+
+    @property
+    def source(self) -> Run:
+        """Of an analysis: the run that trains what it measures."""
+        return Run(self.experiment.trained, self.variant, self.seed)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -120,6 +125,10 @@ class Experiment:
             labels; a variant's own change them, and `steps: 0` trains nothing.
         photos: folder, below the data set's, of the images that segmentors are stabilized on.
         block: frames of a video that are resampled together, at least.
+        of: of an analysis of robustness, the experiment whose networks it measures; what it doesn't
+            say itself is as there, and its `variants` are names of variants there.
+        analysis: options of the analysis, such as `images`.
+        trained: the experiment `of`, once it is read.
     """
 
     name: str
@@ -138,6 +147,9 @@ class Experiment:
     block: int | None = None
     stabilize: Mapping[str, Any] = field(default_factory=dict)
     photos: str | None = None
+    of: str | None = None
+    analysis: Mapping[str, Any] = field(default_factory=dict)
+    trained: Experiment | None = None
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that every variant has one before any has two."""
@@ -153,6 +165,9 @@ def load(path: str | Path) -> Experiment:
     """
     path = Path(path)
     values = _read(path)
+    if is_analysis(values.get("task", "")):
+        other = path.with_stem(str(values.get("of")))
+        values = {**inherited(values, _read(other), path), "trained": load(other)}
     unknown = sorted(set(values) - set(Experiment.__dataclass_fields__))
     if unknown:
         raise ValueError(f"{path}: unknown field {unknown[0]!r}")
@@ -171,6 +186,16 @@ def _read(path: Path) -> dict[str, Any]:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise FileNotFoundError(f"no experiment {path}: there are {known}")
     return yaml.safe_load(path.read_text())
+
+
+def inherited(own: dict[str, Any], other: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The declaration of an analysis, with what it leaves to the experiment that it is `of`."""
+    kept = ("config", "data", "seeds", "stabilize", "photos", "sequences", "block", "options")
+    names = own.get("variants") or list(other["variants"])
+    if unknown := sorted(set(names) - set(other["variants"])):
+        raise ValueError(f"{path}: {own['of']} has no variant {unknown[0]!r}")
+    variants = {name: other["variants"][name] for name in names}
+    return {**{n: other[n] for n in kept if n in other}, **own, "variants": variants}
 
 
 def _check(experiment: Experiment, path: Path) -> None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from aa_plugins.report.plots import draw_curve
 from aa_plugins.report.table import label
 from experiments.results import Results
+from experiments.tasks import is_analysis
 
 AXES = {
     "semantic": ("mIoU", "mASSC", "shift"),
@@ -19,6 +20,8 @@ AXES = {
 
 def picture(results: Results) -> Figure:
     """Two panels: a point a run, and a curve a variant with its intervals over images."""
+    if is_analysis(results.experiment.task):
+        return _curves(results)
     accuracy, consistency, curve = AXES[results.experiment.task]
     figure = Figure(figsize=(9.5, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
@@ -36,6 +39,18 @@ def picture(results: Results) -> Figure:
         right.axis("off")
         left.legend(fontsize="small")
     left.grid(alpha=0.3)
+    return figure
+
+
+def _curves(results: Results) -> Figure:
+    """Of an analysis: a panel for each number, over corruptions, bands or radii."""
+    columns = list(dict.fromkeys(name.split("/")[-1] for name in results.experiment.columns))
+    trees = {variant: results.summary(variant, columns) for variant in results.variants()}
+    shown = [name for name in columns if any(name in tree for tree in trees.values())]
+    figure = Figure(figsize=(9.5, 3.4 * len(shown)), layout="constrained")
+    for panel, name in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown):
+        draw_curve(panel, trees, name)
+        panel.set_ylabel(label(name))
     return figure
 
 

@@ -19,9 +19,9 @@ from aa_plugins.evaluation.bootstrap import Statistic, average, differences, int
 from aa_plugins.evaluation.records import paired_records, read_records
 from aa_plugins.evaluation.resampling import Units, units_of
 from aa_plugins.evaluation.sequences import placed
-from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.report.table import find
 from experiments.plan import Claim, Experiment
+from experiments.tasks import TASKS
 
 SEEDS_FOR_A_VERDICT = 3
 

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from aa_plugins.evaluation.records import read_records, record_files
-from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.hosts import Host, host_of
 from aa_plugins.report.page import write_json
 from experiments.plan import Run
+from experiments.tasks import TASKS, is_analysis
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmengine", "detectron2", "numpy")
@@ -44,6 +44,10 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
     """
     work = work_root / run.experiment.name / run.name
     work.mkdir(parents=True, exist_ok=True)
+    if is_analysis(run.experiment.task):
+        from experiments import analyses
+
+        return keep(run, *analyses.execute(run, data_root, work_root), results)
     if run.experiment.task == "classification":
         from experiments import stabilized
 

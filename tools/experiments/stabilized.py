@@ -59,7 +59,7 @@ def execute(run: Run, data_root: Path, work: Path) -> tuple[Path, dict[str, Any]
 
     data = data_root / run.experiment.data
     begun, cpu = time.monotonic(), time.process_time()
-    network, report = _network(run, data, work)
+    network, report = network_and_report(run, data, work)
     training = {
         "seconds": round(time.monotonic() - begun, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
@@ -99,7 +99,7 @@ def measure(network: nn.Module, images: Images, protocol: Protocol, folder: Path
             writer.append(scorer.score(plan, network(views), images.label(index)))
 
 
-def _network(run: Run, data: Path, work: Path) -> tuple[nn.Module, dict[str, Any]]:
+def network_and_report(run: Run, data: Path, work: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The variant's network, in eval mode, and what stabilizing it reported."""
     name = run.experiment.config.removeprefix("timm:")
     version = name.rsplit("_", 1)[-1]

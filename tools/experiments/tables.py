@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from aa_plugins.report.plots import branch_table
 from aa_plugins.report.table import ABSENT, Table, difference_table, label, result_table
+from aa_plugins.robustness.tasks import corruption_errors
 from benchmark import table as benchmark
 from experiments.plan import load
 from experiments.results import Results
@@ -36,7 +38,7 @@ def renew(text: str, declarations: Path, folder: Path) -> str:
 
     def table(match: re.Match) -> str:
         begin, name, kind, end = match.groups()
-        kinds = benchmark.KINDS if name == BENCHMARK else KINDS
+        kinds = benchmark.KINDS if name == BENCHMARK else {**KINDS, **ANALYSES}
         if kind not in kinds:
             raise ValueError(f"no table {name}/{kind}: choose one of {', '.join(kinds)}")
         if name == BENCHMARK:
@@ -45,7 +47,7 @@ def renew(text: str, declarations: Path, folder: Path) -> str:
             read[name] = Results.read(load(declarations / f"{name}.yaml"), folder)
         if not read[name].records:
             raise ValueError(f"no records of {name} in {folder}: run the experiment first")
-        return f"{begin}\n{KINDS[kind](read[name]).markdown()}\n\n{end}"
+        return f"{begin}\n{kinds[kind](read[name]).markdown()}\n\n{end}"
 
     return MARKED.sub(table, text)
 
@@ -177,6 +179,28 @@ def runs(results: Results) -> Table:
     return Table(("", "seed", "commit", "date", "on", "with", "options"), tuple(rows))
 
 
+def right(results: Results) -> Table:
+    """Of an analysis: how right predictions are, a row a corruption, band or radius."""
+    return _curve(results, 0)
+
+
+def consistent(results: Results) -> Table:
+    """Of an analysis: how consistent they are, likewise."""
+    return _curve(results, 1)
+
+
+def errors(results: Results) -> Table:
+    """Errors under corruption over those of the first variant, of the first seed."""
+    kind = results.experiment.task.split("/")[0]
+    first, *others = results.variants()
+    seed = results.seeds(first, *others)[0]
+    reference = results.images[first][seed]
+    trees = {
+        name: corruption_errors(kind, results.images[name][seed], reference) for name in others
+    }
+    return result_table(trees, ("mCE", "relative_mCE"))
+
+
 KINDS: dict[str, Callable[[Results], Table]] = {
     "headline": headline,
     "paired": paired,
@@ -191,6 +215,17 @@ KINDS: dict[str, Callable[[Results], Table]] = {
     "verdicts": verdicts,
     "runs": runs,
 }
+ANALYSES: dict[str, Callable[[Results], Table]] = {
+    "right": right,
+    "consistent": consistent,
+    "errors": errors,
+}
+
+
+def _curve(results: Results, number: int) -> Table:
+    names = list(dict.fromkeys(name.split("/")[-1] for name in results.experiment.columns))
+    trees = {v: results.summary(v, names[number : number + 1]) for v in results.variants()}
+    return branch_table(trees, names[number])
 
 
 def _summaries(results: Results, metrics: tuple[str, ...]) -> Table:

@@ -1,0 +1,14 @@
+"""What an experiment may measure: shift consistency, or an analysis of robustness."""
+
+from __future__ import annotations
+
+from aa_plugins.evaluation.task import Task
+from aa_plugins.evaluation.tasks import TASKS as CONSISTENCY
+from aa_plugins.robustness.tasks import ANALYSES
+
+TASKS: dict[str, Task] = {**CONSISTENCY, **ANALYSES}
+
+
+def is_analysis(task: str) -> bool:
+    """Whether a task is "KIND/ANALYSIS" of networks that another experiment has trained."""
+    return task in ANALYSES
