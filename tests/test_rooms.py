@@ -97,6 +97,8 @@ def test_what_is_imported_is_declared():
     tomllib = pytest.importorskip("tomllib", reason="Python is older than 3.11")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.match(r"[\w-]+", text)[0] for text in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    declared |= {re.match(r"[\w-]+", text)[0] for text in extras["export"]}
     optional = {"imagecorruptions", "omegaconf", "iopath", "pkg_resources", "triton", "safetensors"}
     found = {
         name.split(".")[0]
