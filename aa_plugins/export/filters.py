@@ -16,7 +16,8 @@ from torch import nn
 from aa_plugins.layers import BlurPool2d, FilterBankPool2d, PredictedFilter, fuse
 from aa_plugins.layers.predicted import fold
 
-MODES = {"reflect": "reflect", "replicate": "replicate", "zeros": "constant"}
+# Borders by their names in torch and in ONNX; a circular one is made of parts of the map.
+MODES = {"reflect": "reflect", "replicate": "replicate", "zeros": "constant", "circular": None}
 
 
 class FixedFilter(nn.Module):
@@ -106,10 +107,6 @@ class Border(nn.Module):
 
     def __init__(self, kernel_size: int, pad_mode: str) -> None:
         super().__init__()
-        if pad_mode not in MODES:
-            raise ValueError(
-                f'pad_mode={pad_mode!r} can\'t be exported: convert with pad_mode="replicate"'
-            )
         before, after = (kernel_size - 1) // 2, kernel_size // 2
         self.sizes, self.mode = (before, after, before, after), MODES[pad_mode]
         self.free = pad_mode == "zeros" and before == after
@@ -124,16 +121,25 @@ class Border(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.free or not any(self.sizes):
             return x
+        if self.mode is None:
+            return self._around(x)
         return F.pad(x, self.sizes, mode=self.mode)
+
+    def _around(self, x: torch.Tensor) -> torch.Tensor:
+        """Circular: hardly any runtime knows it. Maps must be as large as it reaches."""
+        before, after = self.sizes[:2]
+        for axis in (2, 3):
+            last = x.narrow(axis, x.shape[axis] - before, before)
+            parts = (last, x, x.narrow(axis, 0, after))
+            x = torch.cat([part for part, size in zip(parts, (before, 1, after)) if size], axis)
+        return x
 
 
 def exportable(model: nn.Module) -> nn.Module:
     """A copy of a converted network, in eval mode, that computes the same by few operators.
 
-    Norms of predicted filters are folded. Reflection needs maps larger than it reaches.
-
-    Raises:
-        ValueError: for filters with circular padding.
+    Norms of predicted filters are folded. Reflection needs maps larger than it reaches, a circular
+    border maps as large.
     """
     model = copy.deepcopy(model).eval()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -12,7 +12,7 @@ from aa_plugins.diagnostics.equivalence import relative_difference
 from aa_plugins.export.filters import exportable
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d, PredictedFilter
 
-PADS = ("reflect", "replicate", "zeros")
+PADS = ("reflect", "replicate", "zeros", "circular")
 SIZES = ((12, 16), (13, 9), (5, 6))
 LAYERS = {
     **{f"blur-{k}": (BlurPool2d, dict(kernel_size=k)) for k in (2, 3, 4, 5, 7)},
@@ -60,11 +60,6 @@ def test_the_exported_form_computes_the_same(name, pad_mode, stride):
         x = torch.randn(2, 8, *size)
         with torch.no_grad():
             assert relative_difference([form(x)], [layer(x)]) < 1e-5
-
-
-def test_circular_padding_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match='convert with pad_mode="replicate"'):
-        exportable(nn.Sequential(BlurPool2d(4, pad_mode="circular")))
 
 
 def test_the_network_itself_stays_as_it_is():

@@ -40,7 +40,7 @@ def converted(**options) -> nn.Module:
 
 
 class Filters(nn.Module):
-    """Every filter with every padding on one map, side by side: (N, 8, H, W) → 60 maps."""
+    """Every filter with every padding on one map, side by side: (N, 8, H, W) → 80 maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,16 +102,9 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("net.tflite", {"filter": "blur"}, "must end in one of .onnx, .pt2, .xml"),
-        ("net.pt2", {"filter": "blur", "pad_mode": "circular"}, 'pad_mode="replicate"'),
-    ],
-)
-def test_what_is_wrong_is_said_in_one_line(name, options, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        export(converted(**options), tmp_path / name, EXAMPLE)
+def test_an_unknown_ending_is_refused_with_those_there_are(tmp_path):
+    with pytest.raises(ValueError, match="must end in one of .onnx, .pt2, .xml"):
+        export(converted(filter="blur"), tmp_path / "net.tflite", EXAMPLE)
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
