@@ -63,7 +63,8 @@ def export(
         fixed: for this size alone.
 
     Raises:
-        ValueError: for an unknown ending, a network that can't be exported, or a file that computes something else; none is left behind then.
+        ValueError: for an unknown ending, a network that can't be exported, or a file that computes
+            something else; none is left behind then.
         ModuleNotFoundError: where a package that the format needs isn't installed.
     """
     path = Path(path)
