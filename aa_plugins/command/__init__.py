@@ -25,6 +25,8 @@ COMMANDS = {
     "report": "all of it on one page: how much, where, why, and what would help",
     "export": "write a network for ONNX Runtime, OpenVINO or torch.export, and check the file",
     "robustness": "corrupted images, missing frequencies, the worst shift: what is left",
+    "clips": "a classifier of photos on labelled videos, frame by frame",
+    "fewshot": "new classes from a few images, by the features of a classifier",
     "flicker": "how much predictions flicker from frame to frame of a video",
 }
 ERROR, INTERRUPTED = 1, 130

@@ -54,9 +54,14 @@ class Clip:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def files(self) -> list[Path]:
+        """The files of its frames, where it is a folder of them."""
+        return self._files[:: self.every][: len(self)] if self.path.is_dir() else []
+
     def __iter__(self) -> Iterator[np.ndarray]:
         if self.path.is_dir():
-            for file in self._files[:: self.every][: len(self)]:
+            for file in self.files:
                 yield read_image(file)
             return
         reader = cv2.VideoCapture(str(self.path))
@@ -71,3 +76,12 @@ class Clip:
                     yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         finally:
             reader.release()
+
+
+def clips_below(folder: str | Path) -> list[Path]:
+    """Every video file and every folder of images right below, or further below, a folder."""
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    found = {path for path in files if path.suffix.lower() in VIDEOS}
+    found |= {path.parent for path in files if path.suffix.lower() in SUFFIXES}
+    return sorted(found)

@@ -86,7 +86,7 @@ class ClassifiedImages(Images):
         names = [path.relative_to(self.folder).parts[:-1] for path in self.files]
         self.classes: list[int | None] = [None] * len(self.files)
         if any(names):
-            classes = _numbered(sorted({n[0] for n in names if n}), num_classes, folder)
+            classes = numbered(sorted({n[0] for n in names if n}), num_classes, folder)
             self.classes = [classes[n[0]] if n else None for n in names]
 
     def truth(self, index: int) -> int | None:
@@ -182,8 +182,12 @@ def _shared(path: Path, root: Path, suffix: re.Pattern) -> Path:
     return relative.with_name(suffix.sub("", relative.stem))
 
 
-def _numbered(names: list[str], num_classes: int, folder: str | Path) -> dict[str, int]:
-    """Class of each class folder."""
+def numbered(names: list[str], num_classes: int, folder: str | Path) -> dict[str, int]:
+    """The class of each class folder: the number it begins with, else by the order of names.
+
+    Raises:
+        ValueError: where there aren't as many as the network has classes, or a number is too large.
+    """
     numbers = [re.match(r"\d+(?=_|$)", name) for name in names]
     if all(numbers):
         classes = {name: int(number[0]) for name, number in zip(names, numbers)}

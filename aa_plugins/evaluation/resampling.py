@@ -43,9 +43,13 @@ _CHUNK = 2_000_000  # drawn images held at a time
 
 @dataclass(frozen=True)
 class Images:
-    """Independent images."""
+    """Independent images, or what there is one record of: clips, episodes.
 
-    unit = "image"
+    Args:
+        unit: what they are called.
+    """
+
+    unit: str = "image"
     stretch = 1.0
 
     def fitted(self, series: Sequence[np.ndarray]) -> Images:

@@ -118,8 +118,13 @@ def units(entries: Sequence[object]) -> str:
     said = []
     if any(entry.get("unit") == "image" for entry in entries):
         said.append("images, taken to be independent")
-    if any(entry.get("unit") == "sequence" for entry in entries):
-        said.append("whole sequences")
+    for unit, words in {
+        "sequence": "whole sequences",
+        "clip": "clips",
+        "episode": "episodes",
+    }.items():
+        if any(entry.get("unit") == unit for entry in entries):
+            said.append(words)
     blocks = sorted({entry["block"] for entry in entries if entry.get("unit") == "block"})
     if blocks:
         span = " to ".join(map(str, dict.fromkeys((blocks[0], blocks[-1]))))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -51,6 +52,13 @@ def chosen(samples: Sequence[Sample], images: int | None) -> list[Sample]:
     if images is None or images >= len(samples):
         return list(samples)
     return [samples[index * len(samples) // images] for index in range(images)]
+
+
+def centre_of(network: Network, image: np.ndarray) -> torch.Tensor:
+    """An image (H, W, 3) as a classifier gets it, and of that the centre of the size of a view."""
+    pixels, size = network.prepared(image), network.protocol()["crop"]
+    top, left = ((own - side) // 2 for own, side in zip(pixels.shape[-2:], size))
+    return pixels[..., top : top + size[0], left : left + size[1]]
 
 
 def measure(
