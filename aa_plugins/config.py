@@ -16,6 +16,7 @@ NORMALIZATIONS = ("group", "joint")
 INITS = ("binomial", "identity", "paper")
 PREDICTORS = ("full", "separable")
 PREDICTOR_INPUTS = ("raw", "blurred")
+PLACEMENTS = ("post", "pre")
 PAD_MODES = ("reflect", "replicate", "zeros", "circular")
 
 
@@ -49,6 +50,11 @@ class AAConfig:
         stem: also convert strided convolutions of the stem whose kernel overlaps (patch
             embeddings never are).
         dilated: also filter, at stride 1, where a stride was replaced by dilation.
+        placement: "post" runs a strided convolution densely and filters what its activation gives
+            (Zhang, ICML 2019); "pre" leaves it its stride and filters what it reads (Vasconcelos et
+            al., ICCV 2021), at next to no cost where the filter is fixed (a predicted one works at
+            every position then), but lets pass what the convolution itself aliases. Pools and
+            patch mergings are filtered behind them in both.
         include: name patterns (fnmatch: "layer[34].*") of the modules that carry the strides; only
             sites that match one of them are converted. Empty means all.
         exclude: name patterns of sites that are left alone.
@@ -76,6 +82,7 @@ class AAConfig:
     merging: bool = True
     stem: bool = False
     dilated: bool = False
+    placement: str = "post"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     predictor: str = "full"
@@ -88,6 +95,7 @@ class AAConfig:
         check_choice("filter", self.filter, (*FILTERS, "none"))
         check_choice("normalize", self.normalize, NORMALIZATIONS)
         check_choice("init", self.init, INITS)
+        check_choice("placement", self.placement, PLACEMENTS)
         check_choice("pad_mode", self.pad_mode, PAD_MODES)
         check_choice("predictor", self.predictor, PREDICTORS)
         check_choice("predictor_input", self.predictor_input, PREDICTOR_INPUTS)

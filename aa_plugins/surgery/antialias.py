@@ -15,6 +15,7 @@ from aa_plugins.layers.strided import Filtered
 from aa_plugins.surgery.convert import convert_site
 from aa_plugins.surgery.follow import follow
 from aa_plugins.surgery.guard import guard
+from aa_plugins.surgery.placement import before
 from aa_plugins.surgery.report import AntialiasReport, ConvertedSite
 from aa_plugins.surgery.rows import Site, Skipped
 from aa_plugins.surgery.sites import find_sites
@@ -94,7 +95,7 @@ def antialias(
     for site in sites:
         reason = _unwanted(site, config) or _adapted(model, site, config)
         if reason is None:
-            chosen.append(site)
+            chosen.append(before(site, model) if config.placement == "pre" else site)
         else:
             report.skipped.append(Skipped(site.name, site.kind, reason))
     if followed.part:
