@@ -82,6 +82,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
     assert "the same command with --resume goes on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_registration_of_timms_names_costs_little():
     code = (
         "import time, torch, timm, aa_plugins.surgery\n"

@@ -75,6 +75,7 @@ def test_compiled_by_inductor(name):
 
 
 @pytest.mark.parametrize("pad_mode", ["replicate", "zeros"])
+@pytest.mark.slow
 def test_exports_with_any_height_and_width(pad_mode):
     model, x = small(pad_mode=pad_mode), torch.randn(2, 3, 64, 96)
     program = torch.export.export(model, (x,), dynamic_shapes=(ANY_SIZE,))
