@@ -141,9 +141,7 @@ def test_an_activation_that_several_blocks_share_hosts_a_filter_of_each(filter):
         model = Blocks().eval()
         report = antialias(model, AAConfig("blur", stem=True), example=IMAGE)
     assert sites(report) == [f"blocks.{n}.0" for n in range(3)]
-    assert [site.place for site in report.sites] == [
-        f"after blocks.{n}.2" for n in range(3)
-    ]
+    assert [site.place for site in report.sites] == [f"after blocks.{n}.2" for n in range(3)]
     assert len({id(block[2]) for block in model.blocks}) == 3
 
 

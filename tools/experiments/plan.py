@@ -16,7 +16,7 @@ CLAIM_DIRECTIONS = ("higher", "lower", "zero")
 
 
 # What a variant may say beside the fields of AAConfig.
-BESIDE_FILTERS = ("options", "phases", "stabilize")
+BESIDE_FILTERS = ("network", "randaugment", "options", "phases", "stabilize")
 
 
 def run_name(variant: str, seed: int) -> str:
@@ -128,6 +128,8 @@ class Experiment:
         of: of an analysis of robustness, the experiment whose networks it measures; what it doesn't
             say itself is as there, and its `variants` are names of variants there.
         analysis: options of the analysis, such as `images`.
+        train: settings of trainings in this folder: of oscillations, or of a classifier from
+            scratch.
         trained: the experiment `of`, once it is read.
     """
 
@@ -149,6 +151,7 @@ class Experiment:
     photos: str | None = None
     of: str | None = None
     analysis: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
     trained: Experiment | None = None
 
     def runs(self) -> list[Run]:

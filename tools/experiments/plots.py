@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
+from aa_plugins.diagnostics.oscillation import FREQUENCIES
 from aa_plugins.report.plots import draw_curve
 from aa_plugins.report.table import label
 from experiments.results import Results
@@ -22,6 +24,8 @@ def picture(results: Results) -> Figure:
     """Two panels: a point a run, and a curve a variant with its intervals over images."""
     if is_analysis(results.experiment.task):
         return _curves(results)
+    if results.experiment.task == "oscillations":
+        return _told_apart(results)
     accuracy, consistency, curve = AXES[results.experiment.task]
     figure = Figure(figsize=(9.5, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
@@ -39,6 +43,31 @@ def picture(results: Results) -> Figure:
         right.axis("off")
         left.legend(fontsize="small")
     left.grid(alpha=0.3)
+    return figure
+
+
+def _told_apart(results: Results) -> Figure:
+    """Of every variant, the share of right answers for each pair of frequencies, over its seeds."""
+    names = results.variants()
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat[len(names) :]:
+        panel.axis("off")
+    for panel, name in zip(panels.flat, names):
+        found = np.zeros((FREQUENCIES, FREQUENCIES))
+        for records in results.images[name].values():
+            for record in records:
+                found[tuple(record["frequencies"])] += record["right"] / record["images"]
+        ends = (-0.5 / FREQUENCIES, 1 - 0.5 / FREQUENCIES)
+        image = panel.imshow(
+            found / len(results.images[name]), vmin=0, vmax=1, origin="lower", extent=ends * 2
+        )
+        panel.set_title(name, fontsize="small")
+    figure.supxlabel("frequency along x, of the highest")
+    figure.supylabel("frequency along y")
+    figure.colorbar(image, ax=panels, label="share told apart", shrink=0.8)
     return figure
 
 

@@ -48,6 +48,14 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
         from experiments import analyses
 
         return keep(run, *analyses.execute(run, data_root, work_root), results)
+    if run.experiment.task == "oscillations":
+        from experiments import oscillations
+
+        return keep(run, *oscillations.execute(run, work), results)
+    if run.experiment.train:
+        from experiments import augmented
+
+        return keep(run, *augmented.execute(run, data_root / run.experiment.data, work), results)
     if run.experiment.task == "classification":
         from experiments import stabilized
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from aa_plugins.evaluation.task import Task
 from aa_plugins.evaluation.tasks import TASKS as CONSISTENCY
+from aa_plugins.robustness.oscillations import OSCILLATIONS
 from aa_plugins.robustness.tasks import ANALYSES
 
-TASKS: dict[str, Task] = {**CONSISTENCY, **ANALYSES}
+TASKS: dict[str, Task] = {**CONSISTENCY, **ANALYSES, OSCILLATIONS.name: OSCILLATIONS}
 
 
 def is_analysis(task: str) -> bool:

@@ -41,6 +41,7 @@ def test_declarations_name_configs_and_filters_that_exist(path):
             run.options,
             run.phases,
             run.is_stabilized and str(run.stabilize | {"seed": 0}),
+            *(str(experiment.variants[run.variant].get(n)) for n in ("network", "randaugment")),
         )
         for run in experiment.runs()
     }
