@@ -29,7 +29,11 @@ def find_sites(followed: Followed) -> tuple[list[Site], list[Skipped]]:
     found: dict[str, Site | Skipped] = {row.name: row for row in followed.outside}
     for rule in (family_sites, generic_sites, function_reductions):
         for row in rule(names, trace):
-            row = _usable(row, modules, trace) if isinstance(row, Site) else row
+            if isinstance(row, Site):
+                site = row
+                row = _usable(site, modules, trace)
+                if row is None and rule is generic_sites:
+                    row = _usable(replace(site, host=site.name), modules, trace)
             if row is not None:
                 found.setdefault(row.name, row)
     for row in unexplained(names, trace, found):
@@ -45,8 +49,8 @@ def find_sites(followed: Followed) -> tuple[list[Site], list[Skipped]]:
 def _usable(site: Site, modules: dict[str, nn.Module], trace: Trace) -> Site | Skipped | None:
     """A site that the forward pass reaches, with what it computes; or the reason against it.
 
-    None where a hook or an attribute would see the map before it is filtered: the generic rule
-    puts the filter elsewhere.
+    None where a hook or an attribute would see the map before it is filtered: what a family's rule
+    has no place for, the generic one has, and that filters right behind the convolution then.
     """
     hosts = calls_at(site.host, modules, trace)
     for calls in (trace.calls.get(site.name, []), hosts):

@@ -21,7 +21,11 @@ specification = importlib.util.spec_from_file_location(
 networks = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(networks)
 
-EVERYWHERE = [AAConfig(init="identity", stem=True), AAConfig("bank", init="identity", stem=True)]
+EVERYWHERE = [
+    AAConfig(kind, init="identity", stem=True, placement=placement)
+    for placement in ("post", "pre")
+    for kind in ("adaptive", "bank")
+]
 SIZES = ((33, 40), (48, 31))
 
 
@@ -45,7 +49,7 @@ def check(seed: int) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            report = antialias(converted, EVERYWHERE[seed % 2], example=inputs[0])
+            report = antialias(converted, EVERYWHERE[seed % 4], example=inputs[0])
         except ValueError as error:
             assert "nothing to convert" in str(error), f"network {seed}: {error}"
             return 0
