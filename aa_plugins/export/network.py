@@ -29,7 +29,7 @@ class Exported:
         nodes: operators of the graph, constants left out.
         size: of the file in bytes, with what lies beside it.
         differences: the largest difference from torch, relative to the largest value, by the height
-            and width of the input in pixels; two images where their number is free, else one.
+            and width of the input in pixels; with one image, two and three, if their number is free.
     """
 
     path: Path
@@ -110,7 +110,8 @@ def _differences(
     generator = torch.Generator().manual_seed(1)
     found: dict[Size, float] = {}
     for size in [tuple(example.shape[-2:])] if fixed else _sizes(*example.shape[-2:]):
-        x = torch.randn(*example.shape[:2], *size, generator=generator)
+        images = len(example) if fixed else len(found) + 1
+        x = torch.randn(images, example.shape[1], *size, generator=generator)
         try:
             expected = [leaf for leaf in tree_leaves(form(x)) if torch.is_tensor(leaf)]
         except Exception:  # a size that the network itself doesn't take
