@@ -1,8 +1,8 @@
 """Filters in the form that a runtime's graph should have: few nodes, standard operators.
 
-Every filter is one strided depthwise convolution that computes L maps of each channel, and a sum of
-these maps with L weights a position. The maps are the k² pixels of the window (free taps), or the
-image under each fixed filter of a bank; a fixed filter has one map and no weights.
+A fixed filter is one strided depthwise convolution. A predicted one is a sum of L maps of each
+channel with L weights a position: the maps are the k² pixels of the window (free taps), or the
+image under each fixed filter of a bank.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from aa_plugins.layers import BlurPool2d, FilterBankPool2d, PredictedFilter, fuse
+from aa_plugins.layers import (
+    AdaptiveBlurPool2d,
+    BlurPool2d,
+    FilterBankPool2d,
+    PredictedFilter,
+    fuse,
+)
 from aa_plugins.layers.predicted import fold
 
 # Borders by their names in torch and in ONNX; a circular one is made of parts of the map.
@@ -21,45 +27,50 @@ MODES = {"reflect": "reflect", "replicate": "replicate", "zeros": "constant", "c
 
 
 class FixedFilter(nn.Module):
-    """A fixed filter, (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
+    """A fixed filter, (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉).
 
-    def __init__(self, layer: BlurPool2d) -> None:
+    Args:
+        kernel: (k, k).
+    """
+
+    def __init__(self, kernel: torch.Tensor, channels: int, stride: int, pad_mode: str) -> None:
         super().__init__()
-        self.stride = layer.stride
-        self.border = Border(layer.kernel_size, layer.pad_mode)
+        self.stride = stride
+        self.border = Border(len(kernel), pad_mode)
+        weight = kernel.repeat(channels, 1, 1, 1)
+        self.conv = _convolution(weight, stride, self.border.left_to_convolution, channels)
+
+    @classmethod
+    def of(cls, layer: BlurPool2d) -> FixedFilter:
+        """The exported form of a layer."""
         kernel = layer.kernel(torch.empty(0))
-        weight = kernel.repeat(layer.channels, 1, 1, 1)
-        padding = self.border.left_to_convolution
-        self.conv = _convolution(weight, layer.stride, padding, layer.channels)
+        return cls(kernel, layer.channels, layer.stride, layer.pad_mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(self.border(x))
 
 
 class WeightedMaps(nn.Module):
-    """A predicted filter whose norm is folded, (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
+    """A predicted filter whose norm is folded, (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉).
+
+    A subclass says what the maps of each channel are, and how they are summed.
+    """
 
     def __init__(self, layer: PredictedFilter) -> None:
         super().__init__()
         self.groups, self.channels, self.stride = layer.groups, layer.channels, layer.stride
         self.members = layer.logits_per_group
         self.joint = getattr(layer, "normalize", "group") == "joint"
-        kernels, scale, offset = _mixture(layer)
-        self.maps = len(kernels)
+        self.kernels, scale, offset = _mixture(layer)
+        self.maps = len(self.kernels)
         self.register_buffer("scale", scale)
         self.register_buffer("offset", offset)
-        self.border = Border(layer.kernel_size, layer.pad_mode)
-        side = layer.kernel_size
-        weight = kernels.view(self.maps, 1, side, side).repeat(layer.channels, 1, 1, 1)
-        padding = self.border.left_to_convolution
-        self.windows = _convolution(weight, layer.stride, padding, layer.channels)
         self.predictor = Predictor(layer)
-        # The predictor reads the very same border where it is as wide as the filter.
-        self.shares_border = self.predictor.shares(self.border)
+        self.border = self.predictor.border  # also that of what is weighted, where it can be
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        padded = self.border(x)
-        logits = self.predictor(padded if self.shares_border else x, not self.shares_border)
+    def weights(self, x: torch.Tensor, padded: torch.Tensor) -> tuple[torch.Tensor, torch.Size]:
+        """(N, G, 1, L, H' · W') of an input with and without its border, and (H', W')."""
+        logits = self.predictor(x, padded)
         size = logits.shape[-2:]
         if self.joint:
             weights = logits.softmax(1).flatten(2).unflatten(1, (self.groups, 1, self.members))
@@ -69,9 +80,54 @@ class WeightedMaps(nn.Module):
             if self.maps > self.members:  # the gate's unit impulse is no member of the bank
                 weights = F.pad(weights, (0, 0, 0, self.maps - self.members))
             weights = weights * self.scale + self.offset
-        per_group = self.channels // self.groups
-        maps = self.windows(padded).flatten(2).unflatten(1, (self.groups, per_group, self.maps))
+        return weights, size
+
+    def by_group(self, maps: torch.Tensor, *each: int) -> torch.Tensor:
+        """(N, C · L, H', W') → (N, G, C / G, L, H' · W')."""
+        return maps.flatten(2).unflatten(1, (self.groups, self.channels // self.groups, *each))
+
+
+class FreeTaps(WeightedMaps):
+    """Free taps: the k² pixels of every window by one convolution, and one sum of them."""
+
+    def __init__(self, layer: AdaptiveBlurPool2d) -> None:
+        super().__init__(layer)
+        side = layer.kernel_size
+        weight = self.kernels.view(-1, 1, side, side).repeat(layer.channels, 1, 1, 1)
+        padding = self.border.left_to_convolution
+        self.windows = _convolution(weight, layer.stride, padding, layer.channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padded = self.border(x)
+        weights, size = self.weights(x, padded)
+        maps = self.by_group(self.windows(padded), self.maps)
         return (maps * weights).sum(3).flatten(1, 2).unflatten(2, size)
+
+
+class Mixture(WeightedMaps):
+    """A bank: as many fixed filters as it has members, each no larger than need be, and a sum.
+
+    Runtimes have a fast path for depthwise convolutions with one map a channel alone.
+    """
+
+    def __init__(self, layer: FilterBankPool2d) -> None:
+        super().__init__(layer)
+        shared = (layer.channels, layer.stride, layer.pad_mode)
+        side = layer.kernel_size
+        self.filters = nn.ModuleList(
+            FixedFilter(_without_zeros(kernel.view(side, side)), *shared) for kernel in self.kernels
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padded = self.border(x)
+        weights, size = self.weights(x, padded)
+        total = None
+        for index, filter in enumerate(self.filters):
+            same = filter.border.same_as(self.border)
+            maps = self.by_group(filter.conv(padded) if same else filter(x))
+            weighted = maps * weights[:, :, :, index]
+            total = weighted if total is None else total + weighted
+        return total.flatten(1, 2).unflatten(2, size)
 
 
 class Predictor(nn.Module):
@@ -79,9 +135,7 @@ class Predictor(nn.Module):
 
     def __init__(self, layer: PredictedFilter) -> None:
         super().__init__()
-        self.reader = (
-            FixedFilter(layer.reader) if layer.predictor_input == "blurred" else nn.Identity()
-        )
+        self.reader = FixedFilter.of(layer.reader) if layer.predictor_input == "blurred" else None
         first, *rest = layer.conv if isinstance(layer.conv, nn.Sequential) else [layer.conv]
         self.border = Border(first.kernel_size[0], first.pad_mode)
         step, groups = first.stride[0], first.groups
@@ -90,13 +144,10 @@ class Predictor(nn.Module):
         self.pointwise = copy.deepcopy(rest[0]) if rest else nn.Identity()
         self.norm = copy.deepcopy(layer.norm)  # none where it could be folded
 
-    def shares(self, border: Border) -> bool:
-        """Whether an input that has got `border` is what the first convolution reads."""
-        return isinstance(self.reader, nn.Identity) and border.same_as(self.border)
-
-    def forward(self, x: torch.Tensor, with_border: bool) -> torch.Tensor:
-        x = self.reader(x)
-        return self.norm(self.pointwise(self.conv(self.border(x) if with_border else x)))
+    def forward(self, x: torch.Tensor, padded: torch.Tensor) -> torch.Tensor:
+        """Of a map, and of the same with the predictor's border."""
+        read = padded if self.reader is None else self.border(self.reader(x))
+        return self.norm(self.pointwise(self.conv(read)))
 
 
 class Border(nn.Module):
@@ -147,9 +198,10 @@ def exportable(model: nn.Module) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, BlurPool2d) and not isinstance(parent, PredictedFilter):
-                setattr(parent, name, FixedFilter(child))
+                setattr(parent, name, FixedFilter.of(child))
             elif isinstance(child, PredictedFilter):
-                setattr(parent, name, WeightedMaps(child))
+                form = Mixture if isinstance(child, FilterBankPool2d) else FreeTaps
+                setattr(parent, name, form(child))
     return model.to(device)
 
 
@@ -194,3 +246,10 @@ def _mixture(
             kernels, same = torch.cat([kernels, impulse[None]]), torch.cat([same, same.new_ones(1)])
         start = same.to(kernels.dtype)
     return kernels, gate, (1 - gate) * start.view(1, 1, 1, -1, 1)
+
+
+def _without_zeros(kernel: torch.Tensor) -> torch.Tensor:
+    """A kernel (k, k) without rows and columns of zeros around it."""
+    while len(kernel) > 1 and kernel[0].abs().max() == kernel[-1].abs().max() == 0:
+        kernel = kernel[1:-1, 1:-1]
+    return kernel

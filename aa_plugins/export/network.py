@@ -29,7 +29,7 @@ class Exported:
         nodes: operators of the graph, constants left out.
         size: of the file in bytes, with what lies beside it.
         differences: the largest difference from torch, relative to the largest value, by the height
-            and width of the input in pixels; with one image, two and three, if their number is free.
+            and width of the input in pixels; of one, two and three images, if their number is free.
     """
 
     path: Path
