@@ -149,6 +149,8 @@ def units_of(records: Sequence[dict], block: int | None = None) -> Units:
     Raises:
         ValueError: some records have a ``sequence`` and ``position``, others don't.
     """
+    if "unit" in records[0]:  # what there is one record of isn't an image
+        return Images(records[0]["unit"])
     known = ["sequence" in record for record in records]
     if not any(known):
         return Images()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 ABSENT = "–"
+UNITS = {"sequence": "whole sequences", "clip": "clips", "episode": "episodes", "class": "classes"}
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,7 @@ def units(entries: Sequence[object]) -> str:
     said = []
     if any(entry.get("unit") == "image" for entry in entries):
         said.append("images, taken to be independent")
-    for unit, words in {
-        "sequence": "whole sequences",
-        "clip": "clips",
-        "episode": "episodes",
-    }.items():
+    for unit, words in UNITS.items():
         if any(entry.get("unit") == unit for entry in entries):
             said.append(words)
     blocks = sorted({entry["block"] for entry in entries if entry.get("unit") == "block"})

@@ -47,6 +47,7 @@ def records_of(model: nn.Module, examples: Oscillations, each: int) -> list[dict
         {
             "image_id": f"{v:02d},{u:02d}",
             "protocol": "oscillations",
+            "unit": "class",
             "frequencies": [v, u],
             "right": round(float(shares[v, u]) * each),
             "images": each,

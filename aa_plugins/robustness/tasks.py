@@ -94,7 +94,9 @@ def corruption_errors(kind: str, records: Records, reference: Records) -> dict:
     ours, theirs = measured(kind, records), measured(kind, reference)
     if list(ours) != list(theirs):
         raise ValueError("the two networks were measured under different conditions")
-    name = next(name for name in RIGHT if name in ours[CLEAN])
+    name = next((name for name in RIGHT if name in ours[CLEAN]), None)
+    if name is None:
+        raise ValueError("the images have no truth, so there are no errors: give labels")
     families, levels = _axes({key: value for key, value in ours.items() if key != CLEAN})
     errors: dict = {}
     grown: dict = {}

@@ -69,7 +69,7 @@ def network_of(host, folder, monkeypatch):
     return network
 
 
-HOSTS = ("timm", "torchvision", "mmseg", "detectron2")
+HOSTS = ("timm", pytest.param("torchvision", marks=pytest.mark.slow), "mmseg", "detectron2")
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -157,7 +157,8 @@ def test_evenly_spread():
 
 
 @pytest.mark.parametrize(
-    "analysis", ["corruptions", pytest.param("bands", marks=pytest.mark.slow), "shifts"]
+    "analysis",
+    ["corruptions", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bands", "shifts"))],
 )
 def test_the_command(analysis, folder, tmp_path, capsys, monkeypatch):
     if analysis == "corruptions":

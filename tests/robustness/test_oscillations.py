@@ -31,6 +31,7 @@ def test_the_records_are_sums_by_class():
     expected = 100 * sum(number % 3 == 0 for number in others) / len(others)
     assert tree["above"]["value"] == pytest.approx(expected)
     assert tree["largest"]["0"]["value"] == 100 and len(tree["largest"]) == 20
+    assert tree["accuracy"]["unit"] == "class"
     total = sum(r["right"] for r in records) / 800
     assert tree["accuracy"]["value"] == pytest.approx(100 * total)
 

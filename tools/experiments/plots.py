@@ -11,7 +11,7 @@ from aa_plugins.diagnostics.oscillation import FREQUENCIES
 from aa_plugins.report.plots import draw_curve
 from aa_plugins.report.table import label
 from experiments.results import Results
-from experiments.tasks import is_analysis
+from experiments.tasks import is_analysis, numbers
 
 AXES = {
     "semantic": ("mIoU", "mASSC", "shift"),
@@ -73,9 +73,8 @@ def _told_apart(results: Results) -> Figure:
 
 def _curves(results: Results) -> Figure:
     """Of an analysis: a panel for each number, over corruptions, bands or radii."""
-    columns = list(dict.fromkeys(name.split("/")[-1] for name in results.experiment.columns))
-    trees = {variant: results.summary(variant, columns) for variant in results.variants()}
-    shown = [name for name in columns if any(name in tree for tree in trees.values())]
+    shown = numbers(results.experiment.columns)
+    trees = {variant: results.summary(variant, shown) for variant in results.variants()}
     figure = Figure(figsize=(9.5, 3.4 * len(shown)), layout="constrained")
     for panel, name in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown):
         draw_curve(panel, trees, name)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from aa_plugins.report.plots import branch_table
-from aa_plugins.report.table import ABSENT, Table, difference_table, label, result_table
+from aa_plugins.report.table import ABSENT, Table, difference_table, label, result_table, units
 from aa_plugins.robustness.tasks import corruption_errors
 from benchmark import table as benchmark
 from experiments.plan import load
 from experiments.results import Results
+from experiments.tasks import numbers
 
 MARKED = re.compile(r"(<!-- table: ([\w-]+)/([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BENCHMARK = "benchmark"
@@ -223,9 +225,11 @@ ANALYSES: dict[str, Callable[[Results], Table]] = {
 
 
 def _curve(results: Results, number: int) -> Table:
-    names = list(dict.fromkeys(name.split("/")[-1] for name in results.experiment.columns))
-    trees = {v: results.summary(v, names[number : number + 1]) for v in results.variants()}
-    return branch_table(trees, names[number])
+    """A row a level, a column a variant, of a number among the columns."""
+    name = numbers(results.experiment.columns)[number]
+    trees = {variant: results.summary(variant, [name]) for variant in results.variants()}
+    entries = [entry for tree in trees.values() for entry in tree[name].values()]
+    return replace(branch_table(trees, name), caption=units(entries))
 
 
 def _summaries(results: Results, metrics: tuple[str, ...]) -> Table:

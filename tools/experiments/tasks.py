@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aa_plugins.evaluation.task import Task
 from aa_plugins.evaluation.tasks import TASKS as CONSISTENCY
 from aa_plugins.robustness.oscillations import OSCILLATIONS
@@ -13,3 +15,9 @@ TASKS: dict[str, Task] = {**CONSISTENCY, **ANALYSES, OSCILLATIONS.name: OSCILLAT
 def is_analysis(task: str) -> bool:
     """Whether a task is "KIND/ANALYSIS" of networks that another experiment has trained."""
     return task in ANALYSES
+
+
+def numbers(columns: Sequence[str]) -> list[str]:
+    """What an analysis measures, such as accuracy and agreement, by its table's columns of clean
+    images."""
+    return [name.removeprefix("clean/") for name in columns if name.startswith("clean/")]

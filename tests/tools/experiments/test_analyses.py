@@ -63,3 +63,28 @@ def test_a_small_training_ends_in_a_record_a_table_and_a_picture(name, tmp_path)
     assert f"| {last} (1) |" in renew(page, DECLARATIONS, tmp_path / "results")
     results = Results.read(experiment, tmp_path / "results")
     assert len(picture(results).axes) >= 2
+
+
+def test_the_tables_and_the_picture_of_an_analysis(tmp_path):
+    """Rows are bands, columns variants, a number a table."""
+    from aa_plugins.evaluation import Protocol, RecordWriter
+    from tests.robustness.test_tasks import record
+
+    experiment = load(DECLARATIONS / "imagenette_bands.yaml")
+    for variant in ("teacher", "blur"):
+        with RecordWriter(tmp_path / variant, Protocol(), {}, task=experiment.task) as writer:
+            for name, label in (("a", 1), ("b", 2)):
+                bands = {f"band_{band}": (label, 3) for band in range(16)}
+                writer.append(record(name, label, clean=(label, label), **bands))
+        run = Run(experiment, variant, 0)
+        keep(run, tmp_path / variant, {"training": {"commit": "x"}}, tmp_path / "results")
+    page = "".join(
+        f"<!-- table: imagenette_bands/{kind} -->\n<!-- end -->\n"
+        for kind in ("right", "consistent")
+    )
+    right, consistent = renew(page, DECLARATIONS, tmp_path / "results").split("<!-- end -->")[:2]
+    assert "| accuracy | teacher | blur |" in right and "| agreement | teacher |" in consistent
+    assert right.count("50.00 [") == 32 and consistent.count("0.0000 [") == 32
+    assert "over images, taken to be independent" in right
+    results = Results.read(experiment, tmp_path / "results")
+    assert [axes.get_ylabel() for axes in picture(results).axes] == ["accuracy", "agreement"]

@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # The bootstrap of all tables takes as long as fifty other tests.
 ALL_RESULTS = pytest.param("docs/results.md", marks=pytest.mark.slow)
+ROBUSTNESS = pytest.param("docs/robustness.md", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("page", ["README.md", ALL_RESULTS, "docs/benchmark.md"])
+@pytest.mark.parametrize("page", ["README.md", ALL_RESULTS, "docs/benchmark.md", ROBUSTNESS])
 def test_every_table_is_that_of_its_records(page):
     text = (ROOT / page).read_text()
     assert MARKED.search(text)
