@@ -61,13 +61,17 @@ class OpenVino:
 
     @staticmethod
     def write(model: nn.Module, example: torch.Tensor, path: Path, free: bool) -> None:
-        import openvino
-
         with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder) / "network.onnx"
             Onnx.write(model, example, graph, free)
-            converted = openvino.convert_model(graph)
-            openvino.save_model(converted, path, compress_to_fp16=False)
+            OpenVino.convert(graph, path)
+
+    @staticmethod
+    def convert(graph: Path, path: Path) -> None:
+        """An ONNX file to NAME.xml."""
+        import openvino
+
+        openvino.save_model(openvino.convert_model(graph), path, compress_to_fp16=False)
 
     @staticmethod
     def open(path: Path, threads: int = 0) -> Runs:

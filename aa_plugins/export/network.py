@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from aa_plugins.diagnostics.equivalence import relative_difference
 from aa_plugins.export.filters import exportable
 from aa_plugins.export.formats import Runs, format_of
+from aa_plugins.export.same_padding import followable
 
 Size = tuple[int, int]
 
@@ -76,7 +77,8 @@ def export(
     shown = example if fixed else example[:1].expand(2, -1, -1, -1).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        kind.write(form, shown, path, not fixed)
+        with followable():
+            kind.write(form, shown, path, not fixed)
     except Exception as error:  # any error of any exporter, in its last words
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         remedy = (

@@ -91,7 +91,10 @@ class SamePadded(Filtered):
             stride, dilation = self.same_stride[axis], _pair(getattr(self, "dilation", 1))[axis]
             windows.append(dilation * (_pair(self.kernel_size)[axis] - 1) + 1)
             size = x.shape[axis - 2]
-            total = _larger((out_size(size, stride) - 1) * stride + windows[-1] - size, 0)
+            # Written with a remainder, which exporters with free sizes follow.
+            total = windows[-1] - 1 - (size - 1) % stride
+            if windows[-1] < stride:
+                total = _larger(total, 0)
             border += [total // 2, total - total // 2]
         value = -torch.inf if isinstance(self, nn.MaxPool2d) else 0.0
         x = super().forward(F.pad(x, border, value=value))

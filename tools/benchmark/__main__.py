@@ -11,8 +11,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the laboratory's packages are
 
 from aa_plugins.ops import backend_report
-from benchmark import SUITES, as_markdown
+from benchmark import SUITES, as_markdown, below_the_bar
 from benchmark.measure import clock_of
+
+CPU_ALONE = ("runtime",)
 
 
 def positive(text: str) -> int:
@@ -41,6 +43,10 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"unknown suite {unknown[0]!r}: choose from {', '.join(SUITES)}")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here, leave it out to measure on the CPU")
+    if arguments.device == "cuda" and (refused := {*arguments.suites} & {*CPU_ALONE}):
+        parser.error(f"--device cuda: suite {refused.pop()} is measured on the CPU")
+    foreign = CPU_ALONE if arguments.device == "cuda" else ()
+    arguments.suites = arguments.suites or [name for name in SUITES if name not in foreign]
     return arguments
 
 
@@ -60,12 +66,14 @@ def main() -> None:
     }
     print(", ".join(f"{key}: {value}" for key, value in machine.items()))
     rows = []
-    for name in arguments.suites or SUITES:
+    for name in arguments.suites:
         for found in SUITES[name](arguments.rounds, arguments.device):
             rows += [{"suite": name, **row} for row in found]
             print(f"\n{as_markdown(found)}", flush=True)
             arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     print(f"\nwrote {arguments.out}")
+    if missed := below_the_bar(rows):
+        sys.exit("\n".join(missed))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import trange
 
 MEBIBYTE = 2**20
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ def clock_of(device: str, threads: int) -> tuple[str, Callable[[], float]]:
     return "wall time", time.perf_counter
 
 
-def interleaved(
-    tasks: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", what: str = ""
-) -> dict[str, Timing]:
-    """Time every task once a round, so that a slow spell of the machine meets them all.
+def rounds_of(
+    tasks: Mapping[Key, Callable[[], Any]], rounds: int, device: str = "cpu", what: str = ""
+) -> dict[Key, list[float]]:
+    """Seconds of every task, once a round, so that a slow spell of the machine meets them all.
 
     The order is drawn anew each round (seeded): what runs after a task that emptied the caches, or
     made the allocator give its memory back, pays for that.
@@ -51,7 +52,7 @@ def interleaved(
     """
     _, clock = clock_of(device, torch.get_num_threads())
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    seconds: dict[Key, list[float]] = {name: [] for name in tasks}
     order, draw = [*tasks], random.Random(0)
     for counted in trange(-1, rounds, desc=what, leave=False):
         draw.shuffle(order)
@@ -62,9 +63,16 @@ def interleaved(
             wait()
             if counted >= 0:
                 seconds[name].append(clock() - start)
+    return seconds
+
+
+def interleaved(
+    tasks: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", what: str = ""
+) -> dict[str, Timing]:
+    """The timing of every task; see `rounds_of`."""
     return {
         name: Timing(min(values), statistics.median(values), rounds)
-        for name, values in seconds.items()
+        for name, values in rounds_of(tasks, rounds, device, what).items()
     }
 
 

@@ -19,6 +19,7 @@ from aa_plugins.ops import adaptive_blur2d
 from aa_plugins.surgery import antialias
 from benchmark.measure import Timing, in_new_process, interleaved, peak_growths
 from benchmark.published import PublishedFilter, replace_filters
+from benchmark.runtimes import runtime_suite
 
 Rows = list[dict[str, Any]]
 Task = Callable[[], Any]
@@ -156,7 +157,25 @@ SUITES: dict[str, Callable[[int, str], Iterator[Rows]]] = {
     "network": network_suite,
     "host": host_suite,
     "evaluation": evaluation_suite,
+    "runtime": runtime_suite,
 }
+
+
+# By how many times the adaptive layer's forward has to be faster than the published formula.
+LAYER_BAR = 10.0
+
+
+def below_the_bar(rows: Rows) -> list[str]:
+    """What of the rows misses what this package promises, in words."""
+    return [
+        f"{row['case']}: {row['faster_than_published']:.1f} × the published formula, less than "
+        f"{LAYER_BAR:.0f}"
+        for row in rows
+        if row["suite"] == "layer"
+        and row["variant"] == "adaptive"
+        and row["case"].endswith(" forward")
+        and row["faster_than_published"] < LAYER_BAR
+    ]
 
 
 def inference(module: nn.Module, x: Any) -> Task:

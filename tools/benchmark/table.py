@@ -11,11 +11,14 @@ from aa_plugins.report.table import Table
 
 COLUMNS = {
     "case": ("case", "{}"),
+    "runtime": ("runtime", "{}"),
     "variant": ("variant", "{}"),
     "minimum": ("min ms", "{:.1f}"),
     "median": ("median ms", "{:.1f}"),
     "over_plain": ("× plain", "{:.2f}"),
     "faster_than_published": ("published ÷ this", "{:.1f}"),
+    "nodes": ("nodes", "{}"),
+    "megabytes": ("MB", "{:.1f}"),
     "gigamacs": ("GMAC", "{:.2f}"),
     "of_copy_bandwidth": ("of copy's bytes/s", "{:.0%}"),
     "peak_mebibytes": ("peak MiB", "{:.0f}"),
@@ -63,18 +66,49 @@ def ratios(rows: Sequence[dict[str, Any]], column: str, base: str) -> str:
     return Table(("", *variants), tuple(lines)).markdown()
 
 
-def of_suite(rows: Sequence[dict[str, Any]], suite: str) -> list[dict[str, Any]]:
-    """The rows that one suite measured."""
-    return [row for row in rows if row["suite"] == suite]
+def runtime_ratios(rows: Sequence[dict[str, Any]], column: str) -> str:
+    """Networks in runtimes × variants, one column of the rows, in the format of `COLUMNS`."""
+    rows = [row for row in of_suite(rows, "runtime") if row.get(column) is not None]
+    variants = [*dict.fromkeys(row["variant"] for row in rows)]
+    lines = []
+    for place in dict.fromkeys((row["case"], row["runtime"]) for row in rows):
+        found = {r["variant"]: r for r in rows if (r["case"], r["runtime"]) == place}
+        lines.append((*place, *(COLUMNS[column][1].format(found[v][column]) for v in variants)))
+    return Table(("", "runtime", *variants), tuple(lines)).markdown()
+
+
+def quantization(rows: Sequence[dict[str, Any]]) -> str:
+    """Networks × precisions: accuracy, agreement, and what the precision changed, in percent."""
+    lines = []
+    for row in of_suite(rows, "quantization"):
+        size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
+        cells = [row["variant"], row["precision"], size]
+        for name in ("accuracy", "agreement"):
+            change = row[f"{name}_change"]
+            cells.append(f"{row[name]['value']:.1f}")
+            interval = f"[{change['low']:+.1f}, {change['high']:+.1f}]"
+            same = row["precision"] == "float32"
+            cells.append("" if same else f"{change['difference']:+.1f} {interval}")
+        lines.append(tuple(cells))
+    columns = ("", "precision", "MB", "accuracy", "change", "agreement", "change ")
+    return Table(columns, tuple(lines)).markdown()
+
+
+def of_suite(rows: Sequence[dict[str, Any]], *suites: str) -> list[dict[str, Any]]:
+    """The rows that these suites measured."""
+    return [row for row in rows if row["suite"] in suites]
 
 
 # What a page can show of a folder of measurements.
 KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     **{
         suite: lambda rows, suite=suite: cases(of_suite(rows, suite))
-        for suite in ("layer", "network", "host", "evaluation")
+        for suite in ("layer", "network", "host", "evaluation", "runtime")
     },
-    "over-plain": lambda rows: ratios(rows, "over_plain", "plain"),
+    "over-plain": lambda rows: ratios(of_suite(rows, "network", "host"), "over_plain", "plain"),
+    "runtime-over-plain": lambda rows: runtime_ratios(rows, "over_plain"),
+    "quantization": quantization,
+    "runtime-nodes": lambda rows: runtime_ratios(rows, "nodes"),
     "layer-speed": lambda rows: ratios(
         of_suite(rows, "layer"), "faster_than_published", "published formula"
     ),

