@@ -141,7 +141,8 @@ def main() -> None:
     protocol, task = preset("zhang", crop=(SIDE, SIDE), stride=32), TASKS["classification"]
     rows: list[dict[str, Any]] = []
     for described in args.network:
-        variant, first = described.partition("=")[0], None
+        name, _, file = described.partition("=")
+        variant, first = f"{name}, stabilized" if file else name, None
         with tempfile.TemporaryDirectory() as work:
             for precision, network, size in precisions(build(described), calibration, Path(work)):
                 folder = Path(work) / precision

@@ -32,8 +32,8 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "adaptive": {},
     "adaptive, pre": PRE,
 }
-# A network, and whether its file has one size alone: Swin takes no other, and the borders of
-# TensorFlow's "same" rule keep torch.export busy for many minutes where sizes are free.
+# A network, and whether its file has one size alone: Swin takes no other, and of EfficientNet-Lite0
+# the borders depend on the size, which would count as nodes.
 NETWORKS = {
     "resnet50": False,
     "tf_efficientnet_lite0": True,
