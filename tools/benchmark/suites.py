@@ -140,6 +140,25 @@ def host_suite(rounds: int, device: str) -> Iterator[Rows]:
         yield _compare(case, plain, lambda model: model.backbone.bottom_up, x, rounds, device)
 
 
+def training_suite(rounds: int, device: str) -> Iterator[Rows]:
+    """A training step of EfficientNet-Lite0, 4 images of 192×192, filters of 5 taps."""
+    x = torch.randn(4, 3, 192, 192, device=device)
+    tasks = {}
+    for variant, config in NETWORK_VARIANTS.items():
+        if variant == "published formula":
+            continue
+        model = timm.create_model("tf_efficientnet_lite0")
+        if config is not None:
+            antialias(model, {"kernel_size": 5, **config})
+        tasks[variant] = training_step(model.to(device).train(), x.clone().requires_grad_())
+    case = "tf_efficientnet_lite0, training step of 4×192×192, 5 taps"
+    timings = interleaved(tasks, rounds, device, case)
+    rows = [_row(case, variant, timing) for variant, timing in timings.items()]
+    for row in rows:
+        row["over_plain"] = row["median"] / timings["plain"].median
+    yield rows
+
+
 def evaluation_suite(rounds: int, device: str) -> Iterator[Rows]:
     """What scoring the views of one image costs beside the network (19 classes, 512×1024)."""
     protocol = preset("zou")
@@ -158,6 +177,7 @@ SUITES: dict[str, Callable[[int, str], Iterator[Rows]]] = {
     "host": host_suite,
     "evaluation": evaluation_suite,
     "runtime": runtime_suite,
+    "training": training_suite,
 }
 
 

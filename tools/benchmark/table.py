@@ -103,7 +103,7 @@ def of_suite(rows: Sequence[dict[str, Any]], *suites: str) -> list[dict[str, Any
 KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     **{
         suite: lambda rows, suite=suite: cases(of_suite(rows, suite))
-        for suite in ("layer", "network", "host", "evaluation", "runtime")
+        for suite in ("layer", "network", "host", "evaluation", "runtime", "training")
     },
     "over-plain": lambda rows: ratios(of_suite(rows, "network", "host"), "over_plain", "plain"),
     "runtime-over-plain": lambda rows: runtime_ratios(rows, "over_plain"),
