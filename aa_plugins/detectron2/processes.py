@@ -61,6 +61,9 @@ def launch(function: Callable[..., Any], processes: int, *args: Any, **machines:
 def _in_one_line(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
         function(*args)
+        if comm.get_world_size() > 1:  # gloo aborts a process whose peer is gone before it
+            comm.synchronize()
+            torch.distributed.destroy_process_group()
     except (ValueError, OSError) as error:
         text = str(error).strip()
         if "Original Traceback" not in text:  # which a worker that loads data puts before it

@@ -84,5 +84,5 @@ def network_of(run: Run, data: Path, work_root: Path) -> Network:
         )
     config = ROOT / source.experiment.config
     mmseg = host_of(config) is Host.MMSEGMENTATION
-    overrides = mmseg_overrides(source) if mmseg else detectron2_overrides(source, work)
+    overrides = mmseg_overrides(source) if mmseg else detectron2_overrides(source, work, data)
     return load_network(str(config), weights=weights, data_root=data, overrides=tuple(overrides))

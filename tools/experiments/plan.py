@@ -125,6 +125,7 @@ class Experiment:
             labels; a variant's own change them, and `steps: 0` trains nothing.
         photos: folder, below the data set's, of the images that segmentors are stabilized on.
         block: frames of a video that are resampled together, at least.
+        folds: of a cross-validation, how many; a seed is then the fold that is tested on.
         of: of an analysis of robustness, the experiment whose networks it measures; what it doesn't
             say itself is as there, and its `variants` are names of variants there.
         analysis: options of the analysis, such as `images`.
@@ -149,6 +150,7 @@ class Experiment:
     block: int | None = None
     stabilize: Mapping[str, Any] = field(default_factory=dict)
     photos: str | None = None
+    folds: int | None = None
     of: str | None = None
     analysis: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -193,7 +195,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def inherited(own: dict[str, Any], other: dict[str, Any], path: Path) -> dict[str, Any]:
     """The declaration of an analysis, with what it leaves to the experiment that it is `of`."""
-    kept = ("config", "data", "seeds", "stabilize", "photos", "sequences", "block", "options")
+    shared = ("config", "data", "seeds", "folds", "stabilize", "photos", "sequences", "block")
+    kept = (*shared, "options")
     names = own.get("variants") or list(other["variants"])
     if unknown := sorted(set(names) - set(other["variants"])):
         raise ValueError(f"{path}: {own['of']} has no variant {unknown[0]!r}")

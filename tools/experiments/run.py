@@ -25,6 +25,7 @@ import torch
 from aa_plugins.evaluation.records import read_records, record_files
 from aa_plugins.hosts import Host, host_of
 from aa_plugins.report.page import write_json
+from experiments.folds import divided
 from experiments.plan import Run
 from experiments.tasks import TASKS, is_analysis
 
@@ -62,7 +63,7 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
         return keep(run, *stabilized.execute(run, data_root, work), results)
     mmseg = host_of(ROOT / run.experiment.config) is Host.MMSEGMENTATION
     data = data_root / run.experiment.data
-    overrides = mmseg_overrides(run) if mmseg else detectron2_overrides(run, work)
+    overrides = mmseg_overrides(run) if mmseg else detectron2_overrides(run, work, data)
     train = [ROOT / "tools/train_net.py", "--config-file", ROOT / run.experiment.config]
     trained = (work / "train.json").is_file()
     start = None if trained else starting_weights(run, work_root)
@@ -130,9 +131,13 @@ def mmseg_overrides(run: Run) -> list[str]:
     return [f"randomness.seed={run.seed}", *run.options, *fields]
 
 
-def detectron2_overrides(run: Run, work: Path) -> list[str]:
-    """KEY=VALUE of Detectron2 that make the variant and its seed."""
+def detectron2_overrides(run: Run, work: Path, data: Path) -> list[str]:
+    """KEY=VALUE of Detectron2 that make the variant, its seed and its fold."""
     fields = [f"MODEL.AA.{key.upper()}={value}" for key, value in run.aa.items()]
+    if run.experiment.folds:
+        paths = divided(data, run.experiment.folds, run.seed, work)
+        name = f"DATASETS.COCO_PATHS.{run.experiment.data}"
+        fields += [f"{name}_{part}={found}" for part, found in paths.items()]
     return [f"SEED={run.seed}", f"OUTPUT_DIR={work}", *run.options, *fields]
 
 

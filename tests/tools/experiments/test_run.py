@@ -41,7 +41,7 @@ def test_overrides_of_both_hosts():
         "model.backbone.aa.taps=[3,5]",
     ]
     run = Run(load(ROOT / "configs/experiments/pennfudan_r18.yaml"), "blur", seed=1)
-    assert runner.detectron2_overrides(run, Path("w")) == [
+    assert runner.detectron2_overrides(run, Path("w"), Path("d")) == [
         "SEED=1",
         "OUTPUT_DIR=w",
         "SOLVER.AMP.ENABLED=True",
