@@ -2,6 +2,7 @@
 
 aa-plugins stabilize timm:resnet18 --weights r18.pth --aa filter=adaptive --photos photos
 aa-plugins stabilize mine.py --weights mine.pth --photos frames --set steps=400 views=3
+aa-plugins stabilize mask_rcnn_blur.yaml --weights model_final.pth --photos photos
 aa-plugins stabilize shop.nets:build --task semantic --aa filter=blur --photos photos
 
 The teacher is the network without filters. A config's own filters are put in, the others' by --aa.
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 HELD_OUT = 10  # every so many-th photo decides when to stop
 WEIGHTS = "stabilized.pth"
+# Of hosts whose configs say themselves how a network is converted.
+WITHOUT_FILTERS = {
+    "MMSEGMENTATION": ("model.backbone.aa.filter=none",),
+    "DETECTRON2": ("MODEL.AA.FILTER=none",),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,18 +49,22 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from aa_plugins.datasets.images import Photos
-    from aa_plugins.hosts.module import Logits
-    from aa_plugins.training import stabilize
+    from aa_plugins.hosts import Host, host_of
+    from aa_plugins.training import Classes, Detections, stabilize
 
     refuse_files(args.networks, "stabilized")
     photos = Photos(args.photos)
     student, teacher = load_pair(args)
     seen, unseen = (Prepared(student, photos, held_out) for held_out in (False, True))
     settings = settings_of(args, student, seen[0].shape[-2:])
-    pair = Logits(student.model), Logits(teacher.model)
-    report = stabilize(*pair, seen, settings, unseen, args.out, args.resume)
+    objective = Detections() if student.task == "instance" else Classes()
+    pair = student.trainable(), teacher.trainable()
+    options = {"held_out": unseen, "folder": args.out, "resume": args.resume}
+    report = stabilize(*pair, seen, settings, objective=objective, **options)
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": student.model.state_dict()}, args.out / WEIGHTS)
+    # Detectron2 reads "model", all others "state_dict".
+    key = "model" if host_of(args.networks[0]) is Host.DETECTRON2 else "state_dict"
+    torch.save({key: student.model.state_dict()}, args.out / WEIGHTS)
     (args.out / "report.json").write_text(json.dumps(report.to_dict(), indent=1))
     print(f"{report}\n\nSaved as {args.out / WEIGHTS}, to be loaded as any weights")
 
@@ -63,19 +73,20 @@ def load_pair(args: argparse.Namespace) -> tuple[Network, Network]:
     """The network with filters, and the same without.
 
     Raises:
-        ValueError: for a network whose predictions aren't classes of images or of pixels.
+        ValueError: for a LazyConfig, which may put its filters anywhere.
     """
-    from aa_plugins.hosts import Host, host_of
+    from aa_plugins.hosts import Host, config_path, host_of
 
-    (student,) = load_networks(args).values()
-    if student.task == "instance":
+    host = host_of(args.networks[0])
+    if host is Host.DETECTRON2 and config_path(args.networks[0]).suffix == ".py":
         raise ValueError(
-            f"{args.networks[0]} is a detector: classifiers and segmentors can be stabilized"
+            f"{args.networks[0]} is a LazyConfig, whose network without filters isn't known: build "
+            "both and call aa_plugins.training.stabilize"
         )
+    (student,) = load_networks(args).values()
     plain = argparse.Namespace(**vars(args))
     plain.aa = []
-    if host_of(args.networks[0]) is Host.MMSEGMENTATION:
-        plain.cfg_options = [*args.cfg_options, "model.backbone.aa.filter=none"]
+    plain.cfg_options = [*args.cfg_options, *WITHOUT_FILTERS.get(host.name, ())]
     (teacher,) = load_networks(plain).values()
     return student, teacher
 
@@ -89,6 +100,8 @@ def settings_of(args: argparse.Namespace, network: Network, size: tuple[int, int
     from aa_plugins.training import Settings
 
     stride = network.stride
+    if network.task == "instance":  # whose images have one height or width in common, not both
+        size = (min(size), min(size))
     views = [(side - stride + 1) // stride * stride for side in size]
     given = {"stride": stride, "size": views, **assignments("--set", args.set)}
     known = Settings.__dataclass_fields__

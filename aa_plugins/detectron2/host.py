@@ -13,6 +13,7 @@ from torch import nn
 
 from aa_plugins.detectron2 import evaluate
 from aa_plugins.detectron2.consistency import id_of, prediction
+from aa_plugins.detectron2.instances import InstancesOf
 from aa_plugins.detectron2.stride import total_stride
 from aa_plugins.detectron2.weights import load_detectron2_weights
 from aa_plugins.evaluation import InstanceConsistency, Protocol
@@ -62,6 +63,9 @@ class Detector(Network):
     def _tests(self) -> evaluate.TestSet:
         request = self.request
         return evaluate.test_set(self.config, request.data_root, request.overrides)
+
+    def trainable(self) -> InstancesOf:
+        return InstancesOf(self.model)
 
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         return evaluate.prepared(self.config, image, self.request.overrides)

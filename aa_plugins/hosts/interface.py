@@ -154,6 +154,11 @@ class Network(ABC):
         """Scores predictions on the views of one image: an instance of the task's `scorer`."""
 
     @abstractmethod
+    def trainable(self) -> nn.Module:
+        """The network as `aa_plugins.training` takes it: prepared images (N, C, H, W) to scores, or
+        to instances."""
+
+    @abstractmethod
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         """Any image, (H, W, 3) uint8 in RGB, as the network gets those it is tested on: pixels
         (C, H', W')."""

@@ -162,6 +162,10 @@ class ModuleNetwork(Network):
                 scores = F.interpolate(scores, view.shape[-2:], mode="bilinear").softmax(1)
             yield scores[0]
 
+    def trainable(self) -> nn.Module:
+        instances = self.task == "instance"
+        return detector.InstancesOf(self.model) if instances else Logits(self.model)
+
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         return self.prepare(image, None)[0]
 

@@ -18,6 +18,7 @@ import aa_plugins.mmseg  # noqa: F401  only registration
 from aa_plugins.evaluation import Protocol, SemanticConsistency
 from aa_plugins.hosts import config_path
 from aa_plugins.hosts.interface import Network, Record, Request, Sample
+from aa_plugins.hosts.module import Logits
 from aa_plugins.mmseg import evaluate
 from aa_plugins.mmseg.entries import type_name
 from aa_plugins.mmseg.runs import load_config, read_config
@@ -87,6 +88,9 @@ class Segmentor(Network):
         request = self.request
         cfg = load_config(self.config, "out/mmengine", request.overrides, request.data_root)
         return TestSet(DATASETS.build(cfg.test_dataloader.dataset))
+
+    def trainable(self) -> Logits:
+        return Logits(self.model)
 
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         steps = [s for s in self._cfg.test_pipeline if not type_name(s).startswith(FILES)]

@@ -18,7 +18,7 @@ from torchvision.models import segmentation as segmentors
 
 from aa_plugins.datasets.coco import CocoImages
 from aa_plugins.evaluation import InstanceConsistency, Protocol
-from aa_plugins.hosts.detector import at_input, predict, stride_of
+from aa_plugins.hosts.detector import InstancesOf, at_input, predict, stride_of
 from aa_plugins.hosts.interface import Change, Network, Record, Request, Sample
 from aa_plugins.hosts.module import PRETRAINED, check_data, network_of
 from aa_plugins.torchvision import detection
@@ -133,6 +133,9 @@ class Detector(Network):
     @cached_property
     def _images(self) -> CocoImages:
         return detection.images_of(self.request.data_root, self.overrides)
+
+    def trainable(self) -> InstancesOf:
+        return InstancesOf(self.model)
 
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -92,3 +93,12 @@ def window_of(
 @lru_cache(maxsize=2)
 def _order(images: int, seed: int, epoch: int) -> list[int]:
     return np.random.default_rng((seed, ORDER, epoch)).permutation(images).tolist()
+
+
+@contextmanager
+def drawn_alike(*key: int) -> Iterator[None]:
+    """What torch draws inside, such as the proposals that a detector is trained on, depends on the
+    key alone; what it draws afterwards, on what it has drawn before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        yield

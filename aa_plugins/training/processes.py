@@ -30,5 +30,6 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if rank_and_processes()[1] == 1:
         return
     for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.copy_(mean_over_processes(parameter.grad))
+        if parameter.grad is None:  # as of a head that saw nothing in this process
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.copy_(mean_over_processes(parameter.grad))

@@ -5,6 +5,7 @@ filters put in, learns to give the mean of those predictions at every single pha
 
     loss = mean over views i of KL(phase average of the teacher ‖ student on view i)
 
+What is averaged and compared of other networks, such as detectors, is an :class:`Objective`.
 Several processes of an initialised torch.distributed share each step's images, and end with the
 weights that one process ends with.
 """
@@ -26,10 +27,9 @@ from torch import nn
 from tqdm import tqdm
 
 from aa_plugins.training import state as states
-from aa_plugins.training.average import phase_average
-from aa_plugins.training.batches import PHASES, samples, windows
-from aa_plugins.training.loss import divergence
+from aa_plugins.training.batches import PHASES, drawn_alike, samples, windows
 from aa_plugins.training.measure import Agreement, agreement
+from aa_plugins.training.objective import Classes, Objective
 from aa_plugins.training.parameters import check_statistics, set_mode, trained_parameters
 from aa_plugins.training.processes import average_gradients, rank_and_processes
 from aa_plugins.training.settings import Settings
@@ -76,14 +76,15 @@ def stabilize(
     folder: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    objective: Objective | None = None,
 ) -> Report:
     """Train `student`, in place, to give at every phase what `teacher` gives on their average.
 
     Memory holds the graph of one view, however many there are.
 
     Args:
-        student: (N, 3, h, w) → logits, (N, C) or (N, C, h', w'); usually the teacher's copy with
-            filters put in. It is left in eval mode, on its device.
+        student: (N, 3, h, w) → logits, (N, C) or (N, C, h', w'), or what the objective takes;
+            usually the teacher's copy with filters put in. It is left in eval mode, on its device.
         teacher: the trained network, of the same outputs on the same device; it stays as it is.
         images: a sequence, such as a torch Dataset, of (3, H, W) float tensors as the networks
             take them, each at least as large as `settings.window`.
@@ -92,6 +93,7 @@ def stabilize(
         folder: where checkpoints go; none are written without.
         resume: go on from the checkpoint in `folder`, where there is one.
         progress: show a bar.
+        objective: how predictions are averaged and compared; :class:`Classes` by default.
 
     Raises:
         ValueError: for settings that don't fit the network, the images, the processes or the
@@ -110,7 +112,7 @@ def stabilize(
     check_statistics(student, settings)
     student.eval()
     with _frozen(teacher), trained_parameters(student, settings) as groups:
-        run = _Run(student, teacher, groups, settings, held_out)
+        run = _Run(student, teacher, groups, settings, held_out, objective or Classes())
         loaded = states.load(Path(folder), settings.of_result(), run.device) if resume else None
         if loaded is None and settings.estimate:
             transfer_statistics(student, teacher, samples(images, settings))
@@ -139,7 +141,9 @@ class _Run:
         groups: list[dict],
         settings: Settings,
         held_out: Sequence[torch.Tensor],
+        objective: Objective,
     ) -> None:
+        self.objective = objective
         self.student, self.teacher, self.settings = student, teacher, settings
         self.held_out = held_out
         self.device = next(student.parameters()).device
@@ -201,13 +205,13 @@ class _Run:
             group["lr"] = group["peak"] * _rise_and_fall(step, settings.steps)
         set_mode(self.student, settings)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            average = phase_average(self.teacher, window, moved)
+        with self.autocast(), torch.no_grad():
+            target = self.objective.target(self.teacher, window, moved)
         total = 0.0
         for number, view in enumerate(moved.inputs(window)):
-            with self.autocast():
-                logits = self.student(view)
-            loss = divergence(average, moved.aligned(logits.float(), number)) / settings.views
+            with self.autocast(), drawn_alike(settings.seed, PHASES, step, number):
+                loss = self.objective.loss(self.student, view, target, moved, number)
+            loss = loss / settings.views
             if not torch.isfinite(loss):
                 raise ValueError(
                     f"step {step}: the loss isn't finite; lower lr or filter_lr, or use "
@@ -234,7 +238,7 @@ class _Run:
     def measure(self, network: nn.Module) -> Agreement:
         self.student.eval()
         with self.autocast():
-            return agreement(network, self.teacher, self.held_out, self.settings)
+            return agreement(network, self.teacher, self.held_out, self.settings, self.objective)
 
     def finish(self, seconds: float) -> Report:
         if self.best is not None:

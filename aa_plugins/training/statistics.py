@@ -12,7 +12,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 Moments = tuple[torch.Tensor, torch.Tensor]
 
@@ -40,10 +39,10 @@ def transfer_statistics(
     for batch in batches:
         theirs: dict[str, Moments] = {}
 
-        def read(name: str, norm: _BatchNorm, x: torch.Tensor, theirs=theirs) -> None:
+        def read(name: str, norm: nn.Module, x: torch.Tensor, theirs=theirs) -> None:
             theirs[name] = _moments(x)
 
-        def place(name: str, norm: _BatchNorm, x: torch.Tensor, theirs=theirs) -> None:
+        def place(name: str, norm: nn.Module, x: torch.Tensor, theirs=theirs) -> None:
             mean, variance = _moments(x)
             if name in theirs:
                 scale = (variance + norm.eps) / (theirs[name][1] + norm.eps)
@@ -66,9 +65,11 @@ def transfer_statistics(
     return list(totals)
 
 
-def _batch_norms(network: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+def _batch_norms(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Also the frozen ones of detectors, which are no subclass."""
     for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+        kept = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+        if all(isinstance(tensor, torch.Tensor) for tensor in kept) and hasattr(module, "eps"):
             yield name, module
 
 

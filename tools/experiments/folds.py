@@ -17,7 +17,8 @@ PARTS = ("train", "val")
 
 
 def divided(data: Path, folds: int, fold: int, out: Path) -> dict[str, list[str]]:
-    """Write a fold's two annotation files below `out`.
+    """Write a fold's two annotation files below `out`, and links to the images to train on in
+    `out`/photos.
 
     Args:
         data: folder of the data set.
@@ -49,6 +50,12 @@ def divided(data: Path, folds: int, fold: int, out: Path) -> dict[str, list[str]
         kept = {**files["train"], "images": found, "annotations": rows}
         write_json(out / f"fold_{part}.json", kept)
         paths[part] = [str((out / f"fold_{part}.json").resolve()), str(data.resolve())]
+    photos = out / "photos"
+    photos.mkdir(exist_ok=True)
+    for image in content["train"]:
+        link = photos / image["file_name"].replace("/", "_")
+        if not link.is_symlink():
+            link.symlink_to((data / image["file_name"]).resolve())
     return paths
 
 

@@ -123,7 +123,8 @@ class Experiment:
         sequences: by which rule of `aa_plugins.evaluation.sequences` images belong to videos.
         stabilize: fields of `aa_plugins.training.Settings`, where networks are stabilized without
             labels; a variant's own change them, and `steps: 0` trains nothing.
-        photos: folder, below the data set's, of the images that segmentors are stabilized on.
+        photos: folder, below the data set's, of the images that networks are stabilized on; with
+            folds, "photos".
         block: frames of a video that are resampled together, at least.
         folds: of a cross-validation, how many; a seed is then the fold that is tested on.
         of: of an analysis of robustness, the experiment whose networks it measures; what it doesn't

@@ -104,10 +104,12 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
 def stabilizing(
     run: Run, teacher: Path, data: Path, overrides: Sequence[str], work: Path
 ) -> list[str | Path]:
-    """The command that stabilizes a segmentor and leaves work/stabilized.pth."""
+    """The command that stabilizes a segmentor or detector and leaves work/stabilized.pth."""
     fields = [f"{name}={value}" for name, value in run.stabilize.items()]
     command: list[str | Path] = ["-m", "aa_plugins", "stabilize", ROOT / run.experiment.config]
-    command += ["--weights", teacher, "--data-root", data, "--photos", data / run.experiment.photos]
+    photos = work if run.experiment.folds else data
+    command += ["--weights", teacher, "--data-root", data]
+    command += ["--photos", photos / run.experiment.photos]
     return [*command, "--cfg-options", *overrides, "--set", *fields, "--out", work, "--resume"]
 
 

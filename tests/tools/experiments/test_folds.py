@@ -28,6 +28,7 @@ def test_every_image_is_tested_on_once_and_never_trained_on_then(data, tmp_path)
         assert {i["file_name"] for i in val["images"]} == {
             f"{'train' if i < 8 else 'val'}/{i}.png" for i in ids["v"]
         }
+        assert len(list((tmp_path / str(fold) / "photos").iterdir())) == len(ids["t"])
         tested.append(ids["v"])
     assert tested[0] == {8, 9}
     assert sorted(i for ids in tested for i in ids) == list(range(10))
