@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from aa_plugins.command.networks import add_networks, load_networks, refuse_files
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from aa_plugins.hosts.interface import Network
+    from aa_plugins.training import Settings
 
 HELD_OUT = 10  # every so many-th photo decides when to stop
 WEIGHTS = "stabilized.pth"
@@ -55,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
     refuse_files(args.networks, "stabilized")
     photos = Photos(args.photos)
     student, teacher = load_pair(args)
-    seen, unseen = (Prepared(student, photos, held_out) for held_out in (False, True))
-    settings = settings_of(args, student, seen[0].shape[-2:])
+    settings = settings_of(args, student, student.prepared(photos.read(0)[0]).shape[-2:])
+    seen, unseen = (Prepared(student, photos, settings, held_out) for held_out in (False, True))
     objective = Detections() if student.task == "instance" else Classes()
     pair = student.trainable(), teacher.trainable()
     options = {"held_out": unseen, "folder": args.out, "resume": args.resume}
@@ -111,10 +113,13 @@ def settings_of(args: argparse.Namespace, network: Network, size: tuple[int, int
 
 
 class Prepared:
-    """Photos as a network gets them, (3, H, W): the held-out ones, or the others."""
+    """Photos as a network gets them, (3, H, W): the held-out ones, or the others.
 
-    def __init__(self, network: Network, photos: Any, held_out: bool) -> None:
-        self.network, self.photos = network, photos
+    A detector's images have no size in common: those smaller than a window are enlarged to it.
+    """
+
+    def __init__(self, network: Network, photos: Any, settings: Settings, held_out: bool) -> None:
+        self.network, self.photos, self.settings = network, photos, settings
         self.indices = [i for i in range(len(photos)) if (i % HELD_OUT == 0) == held_out]
         if not self.indices:
             raise ValueError(f"{len(photos)} photos are too few: give at least 2")
@@ -123,4 +128,13 @@ class Prepared:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self.network.prepared(self.photos.read(self.indices[index])[0])
+        from torch.nn.functional import interpolate
+
+        image = self.network.prepared(self.photos.read(self.indices[index])[0])
+        sides = zip(self.settings.window, image.shape[-2:])
+        scale = max(needed / there for needed, there in sides)
+        if self.network.task != "instance" or scale <= 1:
+            return image
+        size = [math.ceil(scale * side) for side in image.shape[-2:]]
+        resized = interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+        return resized.to(image.dtype)

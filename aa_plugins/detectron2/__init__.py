@@ -15,6 +15,7 @@ from aa_plugins.detectron2.consistency import (
     ShiftedInference,
     TruthMapper,
 )
+from aa_plugins.detectron2.consistent import ConsistentRCNN
 from aa_plugins.detectron2.datasets import coco_dataset
 from aa_plugins.detectron2.stride import total_stride
 from aa_plugins.detectron2.timm_backbone import (
@@ -26,6 +27,7 @@ from aa_plugins.detectron2.timm_backbone import (
 __all__ = [
     "AALastLevelMaxPool",
     "AARes5ROIHeads",
+    "ConsistentRCNN",
     "ShiftConsistencyEvaluator",
     "ShiftedInference",
     "TIMMBackbone",

@@ -37,6 +37,9 @@ READERS = {
 }
 # What a LazyConfig defines, and what we add to its `train`.
 PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+# Keys of MODEL.AA that are no fields of AAConfig.
+OWN = ("P6", "CONSISTENCY")
+CONSISTENCY = 1.0
 FILTERS = {"lr_factor": 1.0, "weight_decay": None}
 
 
@@ -48,6 +51,8 @@ def add_aa_config(cfg: CfgNode) -> None:
     cfg.MODEL.AA = Node({name.upper(): value for name, value in asdict(AAConfig()).items()})
     # Also filter before the subsampling that makes the FPN's P6 from P5.
     cfg.MODEL.AA.P6 = False
+    # Of META_ARCHITECTURE "ConsistentRCNN": weight of the consistency term in training.
+    cfg.MODEL.AA.CONSISTENCY = CONSISTENCY
 
     # What build_aa_timm_backbone builds. MODEL.WEIGHTS may be a checkpoint of timm's own, as
     # "PATH?matching_heuristics=True".
@@ -75,7 +80,7 @@ def aa_config(cfg: CfgNode) -> AAConfig:
     Raises:
         ValueError: for a value that no filter has.
     """
-    values = {name.lower(): value for name, value in cfg.MODEL.AA.items() if name != "P6"}
+    values = {name.lower(): value for name, value in cfg.MODEL.AA.items() if name not in OWN}
     return AAConfig.from_dict(values)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from aa_plugins.config import AAConfig
 from aa_plugins.detectron2.backbone import AARes5ROIHeads
+from aa_plugins.detectron2.config import CONSISTENCY
 from aa_plugins.layers.kinds import kind_of
 
 
@@ -43,6 +44,11 @@ def check_conversion(model: nn.Module, cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.AA.FILTER is {aa.FILTER!r}, but the network has no filter: {name} doesn't read "
             "MODEL.AA; use build_aa_resnet_fpn_backbone, or call antialias_backbone in it"
+        )
+    if aa.CONSISTENCY != CONSISTENCY and not hasattr(model, "consistency"):
+        raise ValueError(
+            f"MODEL.AA.CONSISTENCY is {aa.CONSISTENCY!r}, but MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE!r} doesn't read it: use 'ConsistentRCNN'"
         )
     top = getattr(getattr(model, "backbone", None), "top_block", None)
     if aa.FILTER != "none" and aa.P6 and not (top and _filtered(top)):

@@ -7,6 +7,7 @@ from aa_plugins.mmseg.amp import CpuAmpOptimWrapper
 from aa_plugins.mmseg.averaging import PhaseAveragedEncoderDecoder
 from aa_plugins.mmseg.backbones import AAResNet, AAResNetV1c, AATIMMBackbone
 from aa_plugins.mmseg.consistency import ShiftConsistencyHook, ShiftConsistencyMetric
+from aa_plugins.mmseg.consistent import ConsistentEncoderDecoder
 from aa_plugins.mmseg.folders import CamVidDataset, ShapesDataset
 from aa_plugins.mmseg.hooks import FinitePredictionsHook, MainProcessLoggerHook
 from aa_plugins.mmseg.images import CheckFiles
@@ -19,6 +20,7 @@ __all__ = [
     "CamVidDataset",
     "CheckFiles",
     "CheckLabels",
+    "ConsistentEncoderDecoder",
     "CpuAmpOptimWrapper",
     "FinitePredictionsHook",
     "MainProcessLoggerHook",

@@ -88,6 +88,13 @@ def random_offsets(count: int, stride: int, random: np.random.Generator) -> list
     return [(int(number) // stride, int(number) % stride) for number in chosen]
 
 
+def drawn_offsets(count: int, stride: int) -> list[Offset]:
+    """The same drawn by torch's generator, which hosts seed."""
+    _check(count, stride)
+    chosen = torch.randperm(stride**2)[:count].tolist()
+    return [divmod(number, stride) for number in chosen]
+
+
 def spread_offsets(count: int, stride: int) -> list[Offset]:
     """`count` different offsets, spread evenly within one stride: Sobol's points, or all."""
     _check(count, stride)
