@@ -7,7 +7,7 @@ A table stands between `<!-- table: EXPERIMENT/KIND -->` and `<!-- end -->`. Wha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,14 +61,25 @@ def headline(results: Results) -> Table:
 
 def paired(results: Results) -> Table:
     """Each variant less every one before it, the seeds that both have."""
-    columns = results.experiment.columns
-    trees = {}
     names = results.variants()
-    for position, later in enumerate(names):
-        for earlier in names[:position]:
-            if seeds := results.seeds(later, earlier):
-                name = f"{later} - {earlier} ({len(seeds)})"
-                trees[name] = results.difference(later, earlier, columns)
+    return _differences(
+        results, [(later, one) for place, later in enumerate(names) for one in names[:place]]
+    )
+
+
+def effects(results: Results) -> Table:
+    """Each variant less the first one, the network without filters, the seeds that both have."""
+    first, *others = results.variants()
+    return _differences(results, [(other, first) for other in others])
+
+
+def _differences(results: Results, pairs: Sequence[tuple[str, str]]) -> Table:
+    columns = results.experiment.columns
+    trees = {
+        f"{later} - {earlier} ({len(found)})": results.difference(later, earlier, columns)
+        for later, earlier in pairs
+        if (found := results.seeds(later, earlier))
+    }
     return difference_table(trees, columns)
 
 
@@ -206,6 +217,7 @@ def errors(results: Results) -> Table:
 KINDS: dict[str, Callable[[Results], Table]] = {
     "headline": headline,
     "paired": paired,
+    "effects": effects,
     "seeds": seeds,
     "gaps": gaps,
     "controls": controls,
