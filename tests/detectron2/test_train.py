@@ -98,6 +98,7 @@ def test_filters_may_have_a_rate_and_a_decay_of_their_own(datasets, tmp_path):
         assert after[name] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_ap_of_one(datasets, tiny_weights, tmp_path):
     found = []
     for processes in (1, 2):

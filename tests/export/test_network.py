@@ -79,7 +79,6 @@ def test_every_filter_and_padding_in_both_runtimes(names, tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "filter"),
     [
-        (".pt2", "adaptive"),
         (".onnx", "blur"),
         *(
             pytest.param(suffix, filter, marks=pytest.mark.slow)

@@ -99,6 +99,7 @@ def test_the_tool_measures_what_the_test_run_measures(tested, tiny_config, shape
     assert found == read_records(folder / "shift_consistency")[1]
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_resumes_to_the_same_numbers(tested, tiny_config, shapes, tmp_path):
     folder, _ = tested
     command = [sys.executable, "tools/eval_consistency.py", "--config-file", str(tiny_config)]
