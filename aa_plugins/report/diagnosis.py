@@ -12,7 +12,7 @@ from aa_plugins.diagnostics.aliasing import CLASSES
 from aa_plugins.diagnostics.stages import Step
 from aa_plugins.diagnostics.survey import PlaceAliasing
 from aa_plugins.report.elements import Plot
-from aa_plugins.report.plots import COLOURS, MARKERS, WIDTH
+from aa_plugins.report.plots import COLOURS, MARKERS, WIDTH, legend_above
 from aa_plugins.report.table import Table
 
 CLASS_COLOURS = dict(tangled="#c9483f", aliased="#e0a030", non_aliased="#1b9e77", no_pass="#b9bec6")
@@ -37,7 +37,7 @@ def class_plot(name: str, rows: Sequence[PlaceAliasing]) -> Plot:
         left += widths
     panel.set_xlim(0, 100)
     panel.set_xlabel("per cent of the bins of the subsampled spectrum")
-    _legend(panel, 4)
+    legend_above(panel)
     cells = [(site_name(r.name), *(f"{v:.1f}" for v in s)) for r, s in zip(rows, shares)]
     return Plot(
         f"{name}: what each subsampling mixes up",
@@ -119,7 +119,7 @@ def _before_and_after(
     panel.set_xlim(left=0)
     panel.set_xlabel(axis)
     panel.grid(axis="x", alpha=0.3)
-    _legend(panel, 3)
+    legend_above(panel)
     header = ["place"]
     for network in values:
         header += [f"{network}, before", f"{network}, after"]
@@ -143,7 +143,3 @@ def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
     for row, name in enumerate(names):
         panel.text(0.01, row - 0.24, name, transform=across, fontsize=8, va="bottom")
     return figure, panel
-
-
-def _legend(panel: Axes, columns: int) -> None:
-    panel.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)

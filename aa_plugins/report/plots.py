@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from aa_plugins.report.elements import Plot
 from aa_plugins.report.table import Table, find, is_entry, label, result_table
 
 WIDTH = 4.8
+LINE = 60  # characters of a legend across a figure
 SHIFT = re.compile(r"-?[\d.]+,-?[\d.]+")
 # Apart in lightness, too, and readable on white and on black (after Wong, Nature Methods 2011).
 COLOURS = ("#0b84c6", "#d95f02", "#1b9e77", "#c2529a", "#b8860b", "#7b6fd0", "#c9483f", "#5f8a8b")
@@ -87,7 +89,17 @@ def draw_curve(panel: Axes, results: Mapping[str, Mapping], branch: str) -> None
         panel.set_xlabel(_key_name(branch))
     panel.set_ylabel("per cent")
     panel.grid(axis="y", alpha=0.3)
-    panel.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend_above(panel)
+
+
+def legend_above(panel: Axes) -> None:
+    """A legend above a panel of full width, in as many columns as its names leave room for."""
+    handles, labels = panel.get_legend_handles_labels()
+    labels = [fill(name, LINE) for name in labels]
+    longest = max((len(line) for name in labels for line in name.split("\n")), default=1)
+    columns = min(4, max(1, LINE // (longest + 6)))
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "fontsize": "small"}
+    panel.legend(handles, labels, ncols=columns, **above)
 
 
 def surface_plot(results: Mapping[str, Mapping], branch: str) -> Plot:
