@@ -46,6 +46,9 @@ def parse_args() -> argparse.Namespace:
     run.add_argument(
         "--again", action="store_true", help="also what is finished; replaces its records"
     )
+    flicker = commands.add_parser("flicker", help="of what is trained, on the labelled video")
+    flicker.add_argument("--data-root", type=Path, required=True, metavar="DIR")
+    flicker.add_argument("--work-root", type=Path, default="work_dirs", metavar="DIR")
     commands.add_parser("report", help="tables and plots of the docs")
     return parser.parse_args()
 
@@ -59,6 +62,12 @@ def main() -> None:
             print(f"{path.stem}: {finished} of {len(runs)} runs")
     elif args.command == "run":
         execute(args)
+    elif args.command == "flicker":
+        from experiments.flicker import EXPERIMENTS, measure
+
+        declared = [plan.load(DECLARATIONS / f"{name}.yaml") for name in EXPERIMENTS]
+        path = measure(declared, args.data_root.resolve(), args.work_root.resolve(), RESULTS)
+        print(f"Saved as {path.relative_to(ROOT)}; report makes the table")
     else:
         report()
 

@@ -62,27 +62,47 @@ def measure(run: Run, network: Network, records: Path) -> None:
 def network_of(run: Run, data: Path, work_root: Path) -> Network:
     """The network that the experiment `of` has trained, on its test images."""
     source = run.source
+    if not source.experiment.config.startswith("timm:"):
+        return trained(source, data, work_root)
     work = work_root / source.experiment.name / source.name
-    if source.experiment.config.startswith("timm:"):
-        from experiments.stabilized import CLASSES, network_and_report
+    from experiments.stabilized import CLASSES, network_and_report
 
-        size = tuple(run.experiment.protocol["crop"])
-        preparation = Preparation(size, (127 / 255,) * 3, (128 / 255,) * 3)
-        model, _ = network_and_report(source, data, work)
-        images = ClassifiedImages(data / "val", CLASSES)
-        return ModuleNetwork(
-            model, "classification", images, CLASSES, preparation, name=run.name, stride=32
-        )
-    from experiments.run import ROOT, detectron2_overrides, mmseg_overrides, weights_of
+    size = tuple(run.experiment.protocol["crop"])
+    preparation = Preparation(size, (127 / 255,) * 3, (128 / 255,) * 3)
+    model, _ = network_and_report(source, data, work)
+    images = ClassifiedImages(data / "val", CLASSES)
+    return ModuleNetwork(
+        model, "classification", images, CLASSES, preparation, name=run.name, stride=32
+    )
 
-    weights = work / "stabilized.pth" if source.experiment.photos else weights_of(work)
+
+def trained(run: Run, data: Path, work_root: Path) -> Network:
+    """The network of a host that a run has left, on its test images.
+
+    Raises:
+        FileNotFoundError: where it isn't trained.
+    """
+    from experiments.run import (
+        ROOT,
+        detectron2_overrides,
+        mmseg_overrides,
+        starting_weights,
+        weights_of,
+    )
+
+    work = work_root / run.experiment.name / run.name
+    if not run.experiment.photos:
+        weights = weights_of(work) if (work / "train.json").is_file() else work
+    elif run.is_stabilized:
+        weights = work / "stabilized.pth"
+    else:
+        weights = starting_weights(run, work_root)
     if not weights.is_file():
         raise FileNotFoundError(
-            f"{run.name} measures {source.experiment.name}/{source.name}, which isn't trained: "
-            f"first tools/experiments run {source.experiment.name} --variants {run.variant} "
-            f"--seeds {run.seed}"
+            f"{run.experiment.name}/{run.name} isn't trained: first tools/experiments run "
+            f"{run.experiment.name} --variants {run.variant} --seeds {run.seed}"
         )
-    config = ROOT / source.experiment.config
+    config = ROOT / run.experiment.config
     mmseg = host_of(config) is Host.MMSEGMENTATION
-    overrides = mmseg_overrides(source) if mmseg else detectron2_overrides(source, work, data)
+    overrides = mmseg_overrides(run) if mmseg else detectron2_overrides(run, work, data)
     return load_network(str(config), weights=weights, data_root=data, overrides=tuple(overrides))

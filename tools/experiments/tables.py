@@ -15,6 +15,7 @@ from aa_plugins.report.plots import branch_table
 from aa_plugins.report.table import ABSENT, Table, difference_table, label, result_table, units
 from aa_plugins.robustness.tasks import corruption_errors
 from benchmark import table as benchmark
+from experiments import flicker
 from experiments.plan import load
 from experiments.results import Results
 from experiments.tasks import numbers
@@ -40,6 +41,8 @@ def renew(text: str, declarations: Path, folder: Path) -> str:
 
     def table(match: re.Match) -> str:
         begin, name, kind, end = match.groups()
+        if (name, kind) == ("flicker", "correlations"):
+            return f"{begin}\n{flicker.table(folder).markdown()}\n\n{end}"
         kinds = benchmark.KINDS if name == BENCHMARK else {**KINDS, **ANALYSES}
         if kind not in kinds:
             raise ValueError(f"no table {name}/{kind}: choose one of {', '.join(kinds)}")
