@@ -124,12 +124,14 @@ def test_set(
     return TestSet(task.dataset, TruthMapper.of(task.mapper))
 
 
-def prepared(
-    config_file: str | Path, image: np.ndarray, overrides: Sequence[str] = ()
-) -> torch.Tensor:
-    """An image (H, W, 3) in RGB as the network of a config gets those of its test set: (3, H', W')
-    in the order of channels that it was trained with."""
-    mapper = _mapper(*_load(config_file, overrides))
+def mapper_of(config_file: str | Path, overrides: Sequence[str] = ()) -> DatasetMapper:
+    """What prepares the test images of a config."""
+    return _mapper(*_load(config_file, overrides))
+
+
+def prepared(mapper: DatasetMapper, image: np.ndarray) -> torch.Tensor:
+    """An image (H, W, 3) in RGB as the network of a mapper's config gets those of its test set:
+    (3, H', W') in the order of channels that it was trained with."""
     if mapper.image_format == "BGR":
         image = image[..., ::-1]
     prepared = T.AugInput(np.ascontiguousarray(image))

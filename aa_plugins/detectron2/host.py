@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.data import DatasetMapper
 from torch import nn
 
 from aa_plugins.detectron2 import evaluate
@@ -68,7 +69,11 @@ class Detector(Network):
         return InstancesOf(self.model)
 
     def prepared(self, image: np.ndarray) -> torch.Tensor:
-        return evaluate.prepared(self.config, image, self.request.overrides)
+        return evaluate.prepared(self._mapper, image)
+
+    @cached_property
+    def _mapper(self) -> DatasetMapper:
+        return evaluate.mapper_of(self.config, self.request.overrides)
 
     @cached_property
     def stride(self) -> int:
