@@ -19,6 +19,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
 from aa_plugins.detectron2.datasets import CheckedMapper
@@ -27,6 +28,7 @@ from aa_plugins.evaluation.instance import INSTANCE, InstanceConsistency
 from aa_plugins.evaluation.protocol import Protocol
 from aa_plugins.evaluation.records import RecordWriter, read_records
 from aa_plugins.evaluation.views import ViewPlan, extract
+from aa_plugins.report.plots import surface_pixels
 
 LEFT_OUT = "left_out"
 HEADLINES = ("mAISC", "pooled", "zou", "worst", "class_flips", "lost", "found", "aliasing_loss")
@@ -169,11 +171,12 @@ class ShiftConsistencyEvaluator(DatasetEvaluator):
         summary = INSTANCE.summarise(records)
         summary["counts"]["skipped_images"] = len(header["left_out"])
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
-        return {
-            f"shift_{kind}": _headlines(summary[kind])
-            for kind in ("box", "mask")
-            if kind in summary
-        }
+        kinds = [kind for kind in ("box", "mask") if kind in summary]
+        for kind in kinds if has_event_storage() else ():  # of a training that tests meanwhile
+            pixels = surface_pixels(summary[kind], kind)
+            if pixels is not None:
+                get_event_storage().put_image(f"shift_{kind}/shift", pixels.transpose(2, 0, 1))
+        return {f"shift_{kind}": _headlines(summary[kind]) for kind in kinds}
 
     def close(self) -> None:
         """Close the file of records."""

@@ -41,6 +41,7 @@ from aa_plugins.mmseg.segmentors import (
     protocol_for,
     unwrapped,
 )
+from aa_plugins.report.plots import surface_pixels
 
 HEADLINES = ("mIoU", "mASSC", "fidelity", "aliasing_loss")
 
@@ -239,6 +240,12 @@ class ShiftConsistencyHook(Hook):
         self.metrics_of_test(runner)
         self._start(runner, runner.test_loop, "shift_consistency")
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._draw(runner, runner.val_loop)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._draw(runner, runner.test_loop)
+
     def metrics_of_test(self, runner: Runner) -> list[ShiftConsistencyMetric]:
         """Those of the runner's test, one of which this hook may bring.
 
@@ -258,6 +265,15 @@ class ShiftConsistencyHook(Hook):
                 "to measure: give options to one of them"
             )
         return found
+
+    def _draw(self, runner: Runner, loop: BaseLoop) -> None:
+        """Agreement over shifts, to all of the runner's visual backends."""
+        for metric in loop.evaluator.metrics:
+            if isinstance(metric, ShiftConsistencyMetric) and get_rank() == 0:
+                summary = json.loads(Path(metric.folder, "summary.json").read_text())
+                pixels = surface_pixels(summary, "agreement")
+                if pixels is not None:
+                    runner.visualizer.add_image("shift_agreement", pixels, step=runner.iter)
 
     def _start(self, runner: Runner, loop: BaseLoop, folder: str) -> None:
         dataset = loop.dataloader.dataset

@@ -11,6 +11,7 @@ from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from aa_plugins.report.elements import Plot
@@ -133,6 +134,18 @@ def surface_plot(results: Mapping[str, Mapping], branch: str) -> Plot:
         "Rows and columns where it darkens are shifts at which the prediction flickers."
     )
     return Plot(label(branch), figure, reading, branch_table(results, branch))
+
+
+def surface_pixels(summary: Mapping, name: str) -> np.ndarray | None:
+    """A summary's values over shifts as an image (H, W, 3), uint8, for a host's own writer; None
+    where they were measured at no shift."""
+    keys = branch_keys({name: summary}, "shift")
+    if not keys:
+        return None
+    figure = surface_plot({name: summary}, "shift").figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def branch_table(results: Mapping[str, Mapping], branch: str) -> Table:

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 isn't installed: make detectron2")
 
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aa_plugins.detectron2.config import load_yaml
 from aa_plugins.detectron2.datasets import register_coco_paths
@@ -47,6 +48,8 @@ def test_ap_and_maisc_come_from_one_test(example, datasets, tiny_weights, tmp_pa
     assert summary["counts"]["images"] == 4
     assert "copypaste: Task: shift_mask" in caplog.text
     assert trainer.model.training
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"shift_box/shift", "shift_mask/shift"} <= set(events.Tags()["images"])
 
 
 def test_what_no_image_defines_is_nan(tmp_path):

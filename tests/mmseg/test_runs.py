@@ -3,13 +3,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("mmseg", reason="MMSegmentation isn't installed: make setup")
 
+import cv2
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.visualization import Visualizer
 
 from aa_plugins.checkpoints import read_checkpoint
 from aa_plugins.evaluation.protocol import Protocol
@@ -36,6 +39,10 @@ def test_one_test_run_gives_accuracy_and_consistency(tested):
     assert summary["controls"]["noise_floor"]["value"] == 100
     low, value, high = (summary["mASSC"][key] for key in ("low", "value", "high"))
     assert low <= value <= high
+    # Runs of one process share mmengine's visualizer, whose folder is that of the first.
+    backend = Visualizer.get_current_instance().get_backend("LocalVisBackend")
+    drawn = sorted(Path(backend._img_save_dir).glob("shift_agreement_*.png"))
+    assert drawn and cv2.imread(str(drawn[0])).std() > 0
 
 
 def test_size_and_filters_of_a_config(tested, tiny_config, shapes):
