@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the laboratory's packages are
 
+from aa_plugins.command import run
 from aa_plugins.datasets import write_shapes
 from aa_plugins.evaluation.records import read_records
 from aa_plugins.evaluation.tasks import TASKS
@@ -57,7 +58,25 @@ def main() -> None:
     write_json(out / "results.json", {"semantic": semantic_results})
     instance_results = instances(out / "instance")
     write_json(out / "results.json", {"semantic": semantic_results, "instance": instance_results})
-    print(f"Saved: {out}/results.json, {out}/report.html, {out}/flips.png")
+    print(f"Saved: {out}/results.json, {out}/report.html, {out}/flips.png\n\nWhere it comes from:")
+    weights = [(out / v / "last_checkpoint").read_text().strip() for v in VARIANTS]
+    look(configs, weights, data / "images/val", data, out / "diagnose")
+
+
+def look(
+    configs: dict[str, Path],
+    weights: list[str | Path],
+    photos: Path,
+    data: Path,
+    out: Path,
+    options: list[str] | None = None,
+) -> None:
+    """The page of `aa-plugins diagnose` on what was trained; says where it is."""
+    arguments = [*configs.values(), "--weights", *weights, "--photos", photos, "--images", "4"]
+    arguments += ["--data-root", data, "--out", out]
+    arguments += ["--cfg-options", *options] if options else []
+    if run("diagnose", list(map(str, arguments))):
+        sys.exit(1)
 
 
 def train(variant: str, config: Path, data: Path, work_dir: Path, options: list[str]) -> None:
@@ -119,6 +138,9 @@ def instances(out: Path) -> dict[str, dict[str, float | None]]:
         folder = ROOT / "configs/detectron2/Shapes"
         configs = {v: folder / f"mask_rcnn_R_18_FPN_{v}.yaml" for v in VARIANTS}
         records = demo.run(configs, data.parent, out, INSTANCE_ITERATIONS)
+        weights = [out / variant / "model_final.pth" for variant in configs]
+        options = ["MODEL.ROI_HEADS.NUM_CLASSES=1"]
+        look(configs, weights, data / "val", data.parent, out / "diagnose", options)
     report = comparison(
         "Shift consistency of instances",
         records,
