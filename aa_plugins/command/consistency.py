@@ -21,6 +21,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from aa_plugins.command.options import add_images, add_out, add_resume
 if TYPE_CHECKING:
     from aa_plugins.evaluation.protocol import Protocol
     from aa_plugins.hosts.interface import Network
+    from aa_plugins.report.elements import Picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +65,13 @@ def run(args: argparse.Namespace) -> None:
 
     if args.sequences is not None:
         compiled(args.sequences)  # a wrong rule is told now, not after the run
+    pictures = []
     with quiet(args.debug):
-        rows = args.records or measure(args)
+        rows = args.records
+        if not rows:
+            networks = loaded(args)
+            rows = measure_all(args, networks)
+            pictures = [first_image_moving(networks)]
     from aa_plugins.evaluation.tasks import task_of
     from aa_plugins.report.comparison import comparison
 
@@ -75,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
     if any(header["left_out"] for header in headers.values()):
         notes["left_out"] = {name: header["left_out"] for name, header in headers.items()}
     report = comparison("Shift consistency", records, task_of(headers), notes=notes)
+    report = replace(report, pictures=pictures)
     report.save(args.out, "consistency")
     print(f"{report.text()}\n\nSaved as {args.out}/consistency.json, .md and .html")
 
@@ -90,17 +98,19 @@ def read(rows: list[str]) -> tuple[dict[str, dict], dict[str, list[dict]]]:
     return {n: header for n, (header, _) in found.items()}, {n: r for n, (_, r) in found.items()}
 
 
-def measure(args: argparse.Namespace) -> list[str]:
-    """Run every network on every view and say where its records are, as NAME=DIR; interrupted,
-    --resume goes on.
+def first_image_moving(networks: dict[str, Network]) -> Picture:
+    """Predictions of all networks on their first test image as it moves pixel by pixel."""
+    from aa_plugins.command.diagnose import moving
+    from aa_plugins.datasets.images import read_image
 
-    All networks are loaded, and with them all that is wrong is found, before one is measured.
-    """
-    return measure_all(args, loaded(args))
+    first = next(iter(networks.values()))
+    sample = first.samples(first.default_protocol())[0]
+    return moving(networks, read_image(sample.file))
 
 
 def loaded(args: argparse.Namespace) -> dict[str, Network]:
-    """Every network with its images; refused where a run would discard the records of another."""
+    """Every network with its images, so that all that is wrong is found before one is measured;
+    refused where a run would discard the records of another."""
     for name in names_of(args.networks):
         refuse_records(args.out / name, args.resume)
     images = {name: getattr(args, name) for name in ("data", "labels", "annotations", "ignore")}
@@ -108,7 +118,8 @@ def loaded(args: argparse.Namespace) -> dict[str, Network]:
 
 
 def measure_all(args: argparse.Namespace, networks: dict[str, Network]) -> list[str]:
-    """Records of every network, as NAME=DIR."""
+    """Run every network on every view and say where its records are, as NAME=DIR; interrupted,
+    --resume goes on."""
     protocol = choose_protocol(args, list(networks.values()))
     print(f"{protocol.label}; records and the report go to {args.out}", flush=True)
     for name, network in networks.items():
