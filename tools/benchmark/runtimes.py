@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
 # the borders depend on the size, which would count as nodes.
 NETWORKS = {
     "resnet50": False,
+    "resnet101": False,
     "tf_efficientnet_lite0": True,
     "convnext_tiny": False,
     "swin_tiny_patch4_window7_224": True,

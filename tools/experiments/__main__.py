@@ -19,7 +19,7 @@ from experiments import plan
 ROOT = Path(__file__).resolve().parents[2]
 DECLARATIONS = ROOT / "configs/experiments"
 RESULTS = ROOT / "docs/results"
-WITH_TABLES = ("results", "benchmark", "robustness", "deploy")
+WITH_TABLES = ("results", "choosing", "benchmark", "robustness", "deploy")
 PAGES = (ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in WITH_TABLES))
 
 

@@ -58,8 +58,15 @@ def renew(text: str, declarations: Path, folder: Path) -> str:
 
 
 def headline(results: Results) -> Table:
-    """The experiment's columns, means over seeds."""
-    return _summaries(results, results.experiment.columns)
+    """The experiment's columns, means over seeds; where predictions are averaged over phases, what
+    each costs, too."""
+    table = _summaries(results, results.experiment.columns)
+    declared = results.experiment.variants
+    if not any("phases" in fields for fields in declared.values()):
+        return table
+    costs = [declared[name].get("phases", 1) for name in results.variants()]
+    rows = tuple((*row, str(cost)) for row, cost in zip(table.rows, costs, strict=True))
+    return replace(table, header=(*table.header, "forward passes"), rows=rows)
 
 
 def paired(results: Results) -> Table:

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[3]
 # The bootstrap of all tables takes as long as fifty other tests.
 ALL_RESULTS = pytest.param("docs/results.md", marks=pytest.mark.slow)
 ROBUSTNESS = pytest.param("docs/robustness.md", marks=pytest.mark.slow)
-PAGES = ["README.md", ALL_RESULTS, "docs/benchmark.md", ROBUSTNESS, "docs/deploy.md"]
+CHOOSING = pytest.param("docs/choosing.md", marks=pytest.mark.slow)
+PAGES = ["README.md", ALL_RESULTS, CHOOSING, "docs/benchmark.md", ROBUSTNESS, "docs/deploy.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
