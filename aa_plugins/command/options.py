@@ -62,7 +62,10 @@ def assignments(option: str, given: Sequence[str]) -> dict[str, Any]:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise ValueError(f"{option} {text}: write KEY=VALUE, such as filter=blur")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = float(value) if "e" in value.lower() else yaml.safe_load(value)
+        except ValueError:  # YAML takes 1e-4 for text
+            values[key] = yaml.safe_load(value)
     return values
 
 

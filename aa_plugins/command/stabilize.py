@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from aa_plugins.hosts.interface import Network
-    from aa_plugins.training import Settings
+    from aa_plugins.training import Objective, Settings
 
 HELD_OUT = 10  # every so many-th photo decides when to stop
 WEIGHTS = "stabilized.pth"
@@ -52,15 +52,15 @@ def run(args: argparse.Namespace) -> None:
 
     from aa_plugins.datasets.images import Photos
     from aa_plugins.hosts import Host, host_of
-    from aa_plugins.training import Classes, Detections, stabilize
+    from aa_plugins.training import stabilize
 
     refuse_files(args.networks, "stabilized")
     photos = Photos(args.photos)
     student, teacher = load_pair(args)
     settings = settings_of(args, student, student.prepared(photos.read(0)[0]).shape[-2:])
     seen, unseen = (Prepared(student, photos, settings, held_out) for held_out in (False, True))
-    objective = Detections() if student.task == "instance" else Classes()
     pair = student.trainable(), teacher.trainable()
+    objective = objective_of(student.task, pair[0])
     options = {"held_out": unseen, "folder": args.out, "resume": args.resume}
     report = stabilize(*pair, seen, settings, objective=objective, **options)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,15 @@ def run(args: argparse.Namespace) -> None:
     torch.save({key: student.model.state_dict()}, args.out / WEIGHTS)
     (args.out / "report.json").write_text(json.dumps(report.to_dict(), indent=1))
     print(f"{report}\n\nSaved as {args.out / WEIGHTS}, to be loaded as any weights")
+
+
+def objective_of(task: str, network: Any) -> Objective:
+    """Of a detector its heads, where they can be asked about boxes, else its own losses."""
+    from aa_plugins.training import Classes, Detections, Heads
+
+    if task != "instance":
+        return Classes()
+    return Heads() if hasattr(network, "answers") else Detections()
 
 
 def load_pair(args: argparse.Namespace) -> tuple[Network, Network]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from aa_plugins.detectron2 import evaluate
 from aa_plugins.detectron2.consistency import id_of, prediction
-from aa_plugins.detectron2.instances import InstancesOf
+from aa_plugins.detectron2.instances import InstancesOf, trainable
 from aa_plugins.detectron2.stride import total_stride
 from aa_plugins.detectron2.weights import load_detectron2_weights
 from aa_plugins.evaluation import InstanceConsistency, Protocol
@@ -66,7 +66,7 @@ class Detector(Network):
         return evaluate.test_set(self.config, request.data_root, request.overrides)
 
     def trainable(self) -> InstancesOf:
-        return InstancesOf(self.model)
+        return trainable(self.model)
 
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         return evaluate.prepared(self._mapper, image)

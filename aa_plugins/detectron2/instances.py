@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.structures import BitMasks, Boxes
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import BitMasks, Boxes, ImageList
 from detectron2.structures import Instances as Detectron2Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from aa_plugins.training.heads import Answers
 from aa_plugins.training.instances import Instances
 from aa_plugins.training.modes import giving_losses
 
@@ -38,6 +40,44 @@ class InstancesOf(nn.Module):
         # Heads log there what they sample.
         with EventStorage(), giving_losses(self.network):
             return sum(self.network(inputs).values())
+
+
+class TwoStageOf(InstancesOf):
+    """A GeneralizedRCNN with StandardROIHeads, see :class:`aa_plugins.training.heads.TwoStage`."""
+
+    def features(self, images: torch.Tensor) -> tuple[ImageList, dict[str, torch.Tensor]]:
+        prepared = self.network.preprocess_image(_inputs(images))
+        return prepared, self.network.backbone(prepared.tensor)
+
+    def proposals(self, features: tuple[ImageList, dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+        found, _ = self.network.proposal_generator(*features, None)
+        return [one.proposal_boxes.tensor for one in found]
+
+    def objectness(self, features: tuple[ImageList, dict[str, torch.Tensor]]) -> torch.Tensor:
+        generator = self.network.proposal_generator
+        logits, _ = generator.rpn_head([features[1][name] for name in generator.in_features])
+        return torch.cat([level.flatten(1) for level in logits], 1)
+
+    def answers(
+        self,
+        features: tuple[ImageList, dict[str, torch.Tensor]],
+        boxes: Sequence[torch.Tensor],
+    ) -> Answers:
+        heads, maps = self.network.roi_heads, features[1]
+        rows = [Boxes(one) for one in boxes]
+        pooled = heads.box_pooler([maps[name] for name in heads.box_in_features], rows)
+        scores, corrections = heads.box_predictor(heads.box_head(pooled))
+        masks = None
+        if heads.mask_on:
+            pooled = heads.mask_pooler([maps[name] for name in heads.mask_in_features], rows)
+            masks = heads.mask_head.layers(pooled)
+        return Answers(scores, corrections.unflatten(1, (-1, 4)), masks)
+
+
+def trainable(network: nn.Module) -> InstancesOf:
+    """A detector as it is stabilized: by its heads where it has those that can be asked."""
+    standard = isinstance(getattr(network, "roi_heads", None), StandardROIHeads)
+    return TwoStageOf(network) if standard else InstancesOf(network)
 
 
 def _inputs(images: torch.Tensor) -> list[dict]:

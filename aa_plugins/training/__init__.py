@@ -1,6 +1,7 @@
 """Making a trained network shift consistent without labels; knows no host framework."""
 
 from aa_plugins.training.average import PhaseAverage, phase_average
+from aa_plugins.training.heads import Heads
 from aa_plugins.training.instances import Detections, Instances
 from aa_plugins.training.loss import divergence
 from aa_plugins.training.measure import Agreement
@@ -14,6 +15,7 @@ __all__ = [
     "Agreement",
     "Classes",
     "Detections",
+    "Heads",
     "Instances",
     "MovedViews",
     "Objective",

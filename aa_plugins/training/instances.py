@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -87,16 +87,14 @@ class Detections:
     2019), of instances with a score of at least one half.
     """
 
-    def target(self, teacher: Detector, window: torch.Tensor, moved: MovedViews) -> list[Instances]:
-        found = [teacher(view) for view in moved.inputs(window)]
-        size = tuple(window.shape[-2:])
-        return [merged([views[n] for views in found], moved, size) for n in range(len(window))]
+    def target(self, teacher: Detector, window: torch.Tensor, moved: MovedViews) -> Any:
+        return merged_instances(teacher, window, moved)
 
     def loss(
         self,
         student: Detector,
         view: torch.Tensor,
-        target: list[Instances],
+        target: Any,
         moved: MovedViews,
         number: int,
     ) -> torch.Tensor:
@@ -107,7 +105,8 @@ class Detections:
         self, network: nn.Module, teacher: nn.Module, windows: torch.Tensor, moved: MovedViews
     ) -> Sequence[float]:
         target = self.target(teacher, windows, moved)
-        average = [one.cut(moved.overlap) for one in target]
+        instances = merged_instances(teacher, windows, moved)
+        average = [one.cut(moved.overlap) for one in instances]
         rows, own = [], []
         for number, view in enumerate(moved.inputs(windows)):
             overlap = moved.views[number].box(moved.overlap)
@@ -120,6 +119,13 @@ class Detections:
         following = own[1:] + own[:1]
         itself = [_mean_quality(a, b) for a, b in zip(own, following)]
         return [*np.mean(rows, axis=0), float(np.mean(itself))]
+
+
+def merged_instances(teacher: Detector, window: torch.Tensor, moved: MovedViews) -> list[Instances]:
+    """What a detector says of windows (N, 3, H, W) on the average of their views."""
+    found = [teacher(view) for view in moved.inputs(window)]
+    size = tuple(window.shape[-2:])
+    return [merged([views[n] for views in found], moved, size) for n in range(len(window))]
 
 
 def merged(found: Sequence[Instances], moved: MovedViews, size: tuple[int, int]) -> Instances:

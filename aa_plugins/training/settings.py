@@ -67,6 +67,8 @@ class Settings:
             check_positive_int(name, getattr(self, name))
         counts = ("steps", "estimate", "margin", "seed", "patience", "workers")
         for name in (*counts, "lr", "filter_lr"):
+            if not isinstance(getattr(self, name), (int, float)):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be a number")
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be 0 or more")
         if len(self.size) != 2 or min(self.size) < 1:

@@ -31,7 +31,7 @@ def weights(tmp_path):
     return path
 
 
-QUICK = ("--size", "64", "64", "--set", "steps=2", "views=2", "batch=2", "check_every=1")
+QUICK = ("--size", "64", "64", "--set", "lr=1e-4", "steps=2", "views=2", "batch=2", "check_every=1")
 
 
 def test_a_classifier_with_filters_put_in(photos, weights, tmp_path, capsys):
@@ -52,6 +52,7 @@ def test_a_classifier_with_filters_put_in(photos, weights, tmp_path, capsys):
     [
         (["timm:resnet18"], "timm:resnet18 has no weights"),
         (["timm:resnet18", "--weights", "WEIGHTS", "--set", "step=2"], "--set step: known are"),
+        (["timm:resnet18", "--weights", "WEIGHTS", "--set", "lr=low"], "lr='low' must be a number"),
     ],
 )
 def test_what_is_wrong_is_one_line(photos, weights, tmp_path, capsys, arguments, message):
