@@ -80,7 +80,9 @@ def test_resumption_and_the_merge_keep_them(folder):
 def test_a_run_without_an_image_left_is_an_error(folder):
     with pytest.raises(ValueError, match="no image was measured, all 2 are left out.*text.png"):
         run(folder, ["text.png", "cut.png"], folder / "out")
-    with pytest.raises(ValueError, match="no records.*text.png: UnidentifiedImageError"):
+    # Ultralytics, once imported, has PIL look for a plug-in first, which it doesn't find.
+    error = "UnidentifiedImageError|ModuleNotFoundError"
+    with pytest.raises(ValueError, match=f"no records.*text.png: ({error})"):
         read_records(folder / "out")
 
 

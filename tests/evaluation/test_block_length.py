@@ -1,4 +1,4 @@
-"""The block length against arch 7's ``optimal_block_length`` (circular), on the same series."""
+"""The block length against arch 8's ``optimal_block_length`` (circular), on the same series."""
 
 import numpy as np
 import pytest
