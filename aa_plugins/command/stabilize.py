@@ -124,7 +124,7 @@ def settings_of(args: argparse.Namespace, network: Network, size: tuple[int, int
 class Prepared:
     """Photos as a network gets them, (3, H, W): the held-out ones, or the others.
 
-    A detector's images have no size in common: those smaller than a window are enlarged to it.
+    Images have no size in common: those smaller than a window are enlarged until it fits in.
     """
 
     def __init__(self, network: Network, photos: Any, settings: Settings, held_out: bool) -> None:
@@ -142,7 +142,7 @@ class Prepared:
         image = self.network.prepared(self.photos.read(self.indices[index])[0])
         sides = zip(self.settings.window, image.shape[-2:])
         scale = max(needed / there for needed, there in sides)
-        if self.network.task != "instance" or scale <= 1:
+        if scale <= 1:
             return image
         size = [math.ceil(scale * side) for side in image.shape[-2:]]
         resized = interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]

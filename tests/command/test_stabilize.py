@@ -60,3 +60,20 @@ def test_what_is_wrong_is_one_line(photos, weights, tmp_path, capsys, arguments,
     assert run("stabilize", [*given, "--photos", str(photos), "--out", str(tmp_path)]) == 1
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
     assert message in line
+
+
+def test_photos_of_several_sizes_are_enlarged_to_the_window(photos):
+    from aa_plugins.command.stabilize import Prepared
+    from aa_plugins.datasets.images import Photos
+    from aa_plugins.training import Settings
+
+    class Untouched:
+        def prepared(self, image):
+            return torch.from_numpy(image.copy()).permute(2, 0, 1)
+
+    cv2.imwrite(str(photos / "0.png"), np.full((40, 90, 3), 7, np.uint8))
+    settings = Settings(stride=8, size=(64, 48))
+    (small,) = Prepared(Untouched(), Photos(photos), settings, held_out=True)
+    assert small.shape == (3, 71, 160) and small.dtype == torch.uint8 and (small == 7).all()
+    others = Prepared(Untouched(), Photos(photos), settings, held_out=False)
+    assert len(others) == 5 and others[0].shape == (3, 96, 96)
