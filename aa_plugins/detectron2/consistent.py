@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
-from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
+from aa_plugins.detectron2.instances import has_standard_heads
 from aa_plugins.detectron2.stride import total_stride
 from aa_plugins.evaluation.views import Box
 from aa_plugins.training.loss import divergence
@@ -38,10 +38,10 @@ class ConsistentRCNN(GeneralizedRCNN):
         super().__init__(**parts)
         if consistency < 0:
             raise ValueError(f"MODEL.AA.CONSISTENCY={consistency!r} must be 0 or more")
-        if not isinstance(self.roi_heads, StandardROIHeads):
+        if not has_standard_heads(self):
             raise ValueError(
-                f"ConsistentRCNN needs StandardROIHeads, and {type(self.roi_heads).__name__} "
-                "aren't: train it as GeneralizedRCNN"
+                "ConsistentRCNN needs StandardROIHeads with one head each for boxes and masks, and "
+                f"{type(self.roi_heads).__name__} has others: train it as GeneralizedRCNN"
             )
         self.consistency = consistency
         self.stride = total_stride(self)

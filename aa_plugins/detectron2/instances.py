@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from detectron2.structures import BitMasks, Boxes, ImageList
 from detectron2.structures import Instances as Detectron2Instances
 from detectron2.utils.events import EventStorage
@@ -76,8 +78,19 @@ class TwoStageOf(InstancesOf):
 
 def trainable(network: nn.Module) -> InstancesOf:
     """A detector as it is stabilized: by its heads where it has those that can be asked."""
-    standard = isinstance(getattr(network, "roi_heads", None), StandardROIHeads)
+    proposes = isinstance(getattr(network, "proposal_generator", None), RPN)
+    standard = proposes and has_standard_heads(network)
     return TwoStageOf(network) if standard else InstancesOf(network)
+
+
+def has_standard_heads(network: nn.Module) -> bool:
+    """Whether a detector has one head for boxes, and for masks none or one that gives logits: no
+    cascade, and no points."""
+    heads = getattr(network, "roi_heads", None)
+    if not isinstance(heads, StandardROIHeads) or isinstance(heads, CascadeROIHeads):
+        return False
+    plain = isinstance(getattr(heads, "mask_head", None), BaseMaskRCNNHead)
+    return not heads.mask_on or (plain and heads.mask_pooler is not None)
 
 
 def _inputs(images: torch.Tensor) -> list[dict]:

@@ -90,6 +90,15 @@ def test_the_weight_alone_is_refused():
         build_detector(SHAPES, [*OPTIONS, "MODEL.AA.CONSISTENCY=2.0"])
 
 
+@pytest.mark.parametrize("name", ["CascadeROIHeads", "Res5ROIHeads"])
+def test_other_heads_are_refused(name):
+    heads = [f"MODEL.ROI_HEADS.NAME={name}", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG=True"]
+    if name == "Res5ROIHeads":
+        heads.append("MODEL.ROI_HEADS.IN_FEATURES=['p4']")
+    with pytest.raises(ValueError, match=f"{name} has others: train it as GeneralizedRCNN"):
+        build_detector(SHAPES, [*OPTIONS, TYPE, *heads])
+
+
 def test_one_node_of_a_config_trains_and_resumes(datasets, tmp_path):
     node = "MODEL.META_ARCHITECTURE", "ConsistentRCNN", "SOLVER.AMP.ENABLED", "True"
     run(tmp_path, *node, "SOLVER.MAX_ITER", "1")

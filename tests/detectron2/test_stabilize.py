@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage
 
 from aa_plugins.command import run
 from aa_plugins.detectron2.evaluate import build_detector
-from aa_plugins.detectron2.instances import InstancesOf
+from aa_plugins.detectron2.instances import InstancesOf, trainable
 from aa_plugins.detectron2.weights import load_detectron2_weights
 from tests.detectron2.shared import SHAPES, TINY, decide
 
@@ -55,6 +55,36 @@ def test_losses_are_those_of_the_host(detector):
     loss.backward()
     assert all(p.grad is not None for p in detector.parameters())
     detector.zero_grad(set_to_none=True)
+
+
+def test_a_cascade_is_stabilized_by_its_own_losses():
+    heads = [
+        "MODEL.ROI_HEADS.NAME=CascadeROIHeads",
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG=True",
+    ]
+    cascade = trainable(build_detector(SHAPES, [*OPTIONS, *heads]))
+    assert not hasattr(cascade, "answers")
+    assert hasattr(trainable(build_detector(SHAPES, OPTIONS)), "answers")
+
+
+def test_heads_say_of_the_teachers_boxes_what_inference_says(detector):
+    network = trainable(detector)
+    images = torch.randint(0, 256, (1, 3, 96, 128), dtype=torch.uint8)
+    with torch.no_grad():
+        features = network.features(images)
+        (boxes,) = network.proposals(features)
+        answers = network.answers(features, [boxes])
+        (found,) = network(images)
+        scores = answers.scores.softmax(1)[:, :-1]
+        decoded = detector.roi_heads.box_predictor.box2box_transform.apply_deltas(
+            answers.corrections.flatten(1), boxes
+        ).unflatten(1, (-1, 4))
+        decoded = torch.minimum(decoded.clamp(min=0), torch.tensor([128.0, 96, 128, 96]))
+    # What inference keeps is among what the heads say.
+    for box, score, label in zip(found.boxes, found.scores, found.labels):
+        distances = (decoded[:, label] - box).abs().amax(1) + (scores[:, label] - score).abs()
+        assert distances.min() < 1e-2
+    assert len(found) and answers.masks.shape[0] == len(boxes)
 
 
 def test_from_photos_to_weights_that_load_as_ever(detector, tmp_path, datasets, capsys):
