@@ -119,7 +119,7 @@ def test_a_snippet_is_python_that_imports_what_it_uses(text):
 def test_three_tables_say_what_is_measured():
     assert TEXT.index("## What to use when") < 1500
     table = TEXT[TEXT.index("| you have | use |") :].split("\n\n")[0]
-    assert len(table.splitlines()) == 2 + 5
+    assert len(table.splitlines()) == 2 + 6
 
 
 def call(*command, folder):

@@ -62,8 +62,8 @@ def pair(*options):
         pytest.param([*TORCHVISION, *DC5, "MODEL.AA.STEM", "True"], id="R50-DC5-stem"),
         pytest.param(R101, id="R101-FPN"),
         pytest.param([*R101, *C4], id="R101-C4"),
-        pytest.param([*R101, *DC5], id="R101-DC5"),
-        pytest.param([*TORCHVISION, *X101], id="X50-FPN"),
+        pytest.param([*R101, *DC5], id="R101-DC5", marks=pytest.mark.slow),
+        pytest.param([*TORCHVISION, *X101], id="X50-FPN", marks=pytest.mark.slow),
     ],
 )
 def test_identity_keeps_a_resnets_function_on_odd_maps(options):

@@ -103,6 +103,7 @@ def test_the_wrapper_runs_what_the_model_says_of_each_crop(tiny_weights):
             assert np.mean(found["masks"] == expected.pred_masks.numpy()) > 0.999
 
 
+@pytest.mark.slow
 def test_two_processes_and_a_resumed_run_measure_what_one_does(datasets, tiny_weights, tmp_path):
     def run(folder, **options):
         return host.evaluate(SHAPES, tiny_weights, FEW, folder, overrides=OVERRIDES, **options)

@@ -46,6 +46,7 @@ def test_filters_of_a_detector_train(detector):
     assert all(not torch.equal(layer.norm.bias, before[name]) for name, layer in filters_of(model))
 
 
+@pytest.mark.slow
 def test_a_detector_is_measured_and_the_run_resumes(detector, data, tmp_path):
     model, _ = detector
     torch.save(model.state_dict(), tmp_path / "weights.pth")

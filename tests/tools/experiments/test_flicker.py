@@ -10,6 +10,11 @@ from scipy.stats import pearsonr
 from experiments import flicker
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(flicker, "RESAMPLES", 50)
+
+
 def rows(noise=0.0):
     """Two networks of each of six designs: flicker falls with mASSC, and the seed shifts both."""
     random = np.random.default_rng(0)

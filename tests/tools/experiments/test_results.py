@@ -144,7 +144,7 @@ def test_tables_are_renewed_between_their_markers(experiment, tmp_path):
 def test_every_table_has_a_row_a_variant_or_pair(experiment, tmp_path, kind):
     results = results_of(experiment, tmp_path, [10, 20, 30])
     table = KINDS[kind](results)
-    expected = {"paired": 1, "gaps": 1, "verdicts": 1, "runs": 6}.get(kind, 2)
+    expected = {"paired": 1, "effects": 1, "gaps": 1, "verdicts": 1, "runs": 6}.get(kind, 2)
     assert len(table.rows) == expected
     assert all(len(row) == len(table.header) for row in table.rows)
 
