@@ -1,4 +1,4 @@
-"""Make a trained network shift consistent, without labels: from a folder of photos.
+"""Make a trained network shift consistent, without labels: from a folder of photos, or a video.
 
 aa-plugins stabilize timm:resnet18 --weights r18.pth --aa filter=adaptive --photos photos
 aa-plugins stabilize mine.py --weights mine.pth --photos frames --set steps=400 views=3
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aa_plugins.command.networks import add_networks, load_networks, refuse_files
@@ -35,7 +36,9 @@ WITHOUT_FILTERS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_networks(parser, 1)
-    parser.add_argument("--photos", required=True, metavar="DIR", help="folder of any photos")
+    parser.add_argument(
+        "--photos", required=True, metavar="PATH", help="folder of any photos, or a video file"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -50,12 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from aa_plugins.datasets.clips import VIDEOS, Stills
     from aa_plugins.datasets.images import Photos
     from aa_plugins.hosts import Host, host_of
     from aa_plugins.training import stabilize
 
     refuse_files(args.networks, "stabilized")
-    photos = Photos(args.photos)
+    is_video = Path(args.photos).suffix.lower() in VIDEOS
+    photos = Stills(args.photos) if is_video else Photos(args.photos)
     student, teacher = load_pair(args)
     settings = settings_of(args, student, student.prepared(photos.read(0)[0]).shape[-2:])
     seen, unseen = (Prepared(student, photos, settings, held_out) for held_out in (False, True))

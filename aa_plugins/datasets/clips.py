@@ -78,6 +78,42 @@ class Clip:
             reader.release()
 
 
+class Stills:
+    """Frames of a video file, spread evenly over it, each read when it is asked for.
+
+    Args:
+        path: the file.
+        count: how many, at most.
+
+    Raises:
+        FileNotFoundError, ValueError: as of a `Clip`.
+    """
+
+    def __init__(self, path: str | Path, count: int = 1000) -> None:
+        total = len(Clip(path))
+        self.path = Path(path)
+        self.numbers = np.linspace(0, total - 1, min(total, count)).astype(int).tolist()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> tuple[np.ndarray, None]:
+        """A frame (H, W, 3), uint8 in RGB, of which nothing is known.
+
+        Raises:
+            ValueError: where the file promises a frame that it doesn't hold.
+        """
+        reader = cv2.VideoCapture(str(self.path))
+        try:
+            reader.set(cv2.CAP_PROP_POS_FRAMES, self.numbers[index])
+            read, frame = reader.read()
+        finally:
+            reader.release()
+        if not read:
+            raise ValueError(f"{self.path}: frame {self.numbers[index]} can't be read: cut it off")
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), None
+
+
 def clips_below(folder: str | Path) -> list[Path]:
     """Every video file and every folder of images right below, or further below, a folder."""
     root = Path(folder)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aa_plugins.datasets.clips import Clip
+from aa_plugins.datasets.clips import Clip, Stills
 from aa_plugins.report.moving import write_video
 
 
@@ -25,6 +25,21 @@ def test_frames_of_a_file_in_order(video):
     assert len(clip) == 10 and clip.frames_per_second == 10 and clip.name == "a"
     assert levels(clip) == list(range(10)) == levels(clip)
     assert next(iter(clip)).shape == (48, 64, 3)
+
+
+def test_stills_are_spread_over_a_video(video):
+    stills = Stills(video, 4)
+    assert stills.numbers == [0, 3, 6, 9] and len(stills) == 4
+    order = (2, 0, 3)
+    assert [round(float(stills.read(i)[0].mean()) / 20) for i in order] == [6, 0, 9]
+    assert len(Stills(video)) == 10
+
+
+def test_a_frame_that_a_video_lacks_is_named(video):
+    stills = Stills(video)
+    stills.numbers[3] = 500
+    with pytest.raises(ValueError, match="a.mp4: frame 500 can't be read"):
+        stills.read(3)
 
 
 def test_some_of_the_frames(video):
