@@ -10,13 +10,23 @@ from typing import Any
 FILTERS = {
     "adaptive": "adaptive.AdaptiveBlurPool2d",
     "bank": "filter_bank.FilterBankPool2d",
+    "trained": "trained.TrainedBlurPool2d",
     "blur": "blur_pool.BlurPool2d",
+    "flc": "frequency_low_cut.FrequencyLowCutPool2d",
+    "aps": "polyphase.AdaptivePolyphasePool2d",
 }
+PREDICTED = ("adaptive", "bank")
+LEARNED = (*PREDICTED, "trained")
+# Linear, of DC gain 1 and without parameters: the same wherever they stand.
+FIXED = ("blur", "flc")
 NORMALIZATIONS = ("group", "joint")
 INITS = ("binomial", "identity", "paper")
+FIXED_INITS = ("binomial", "identity")  # of filters without a predictor
 PREDICTORS = ("full", "separable")
-PREDICTOR_INPUTS = ("raw", "blurred")
+PREDICTOR_INPUTS = ("raw", "blurred", "pooled")
 PLACEMENTS = ("post", "pre")
+KERNELS = ("any", "small")
+ACTIVATIONS = ("same", "silu", "softplus")
 PAD_MODES = ("reflect", "replicate", "zeros", "circular")
 
 
@@ -33,12 +43,18 @@ class AAConfig:
     Args:
         filter: "adaptive" predicts free k×k taps for each pixel and channel group (Zou et al.,
             BMVC 2020); "bank" predicts a convex mixture of fixed zero-phase low-pass filters;
-            "blur" is a fixed binomial filter (Zhang, ICML 2019); "none" converts nothing, so
-            that a baseline runs through the same configuration.
-        kernel_size: taps along each axis. "adaptive": odd, 3 to 7; "blur": 2 to 7; "bank": odd,
-            3 to 7, the widest binomial of the bank (its members are 1, 3, …, kernel_size taps).
-        groups: channel groups that share one predicted filter. Where it doesn't divide a site's
-            channels, their largest divisor below it is used there and reported.
+            "trained" has one kernel a channel group that training changes and the image doesn't;
+            "blur" is a fixed binomial filter (Zhang, ICML 2019); "flc" cuts off in the Fourier
+            domain what would alias, with a circular border (FrequencyLowCut pooling, Grabinski et
+            al., ECCV 2022); "aps" blurs, then keeps the grid of positions with the largest norm
+            (adaptive polyphase sampling, Chaman and Dokmanić, CVPR 2021), for classifiers without
+            strided shortcuts; "none" converts nothing, so that a baseline runs through the same
+            configuration.
+        kernel_size: taps along each axis. "adaptive": odd, 3 to 7; "blur", "trained": 2 to 7;
+            "bank": odd, 3 to 7, the widest binomial of the bank (its members are 1, 3, …,
+            kernel_size taps); "aps": 1 (no blur) to 7.
+        groups: channel groups that share one predicted or trained filter. Where it doesn't divide a
+            site's channels, their largest divisor below it is used there and reported.
         normalize: "group" (softmax over each group's taps: DC gain 1) or "joint" (softmax over
             all groups and taps, as the published code does; with init="paper" only).
         init: "binomial" (starts as the fixed blur), "identity" (starts as the unmodified
@@ -55,13 +71,19 @@ class AAConfig:
             al., ICCV 2021), at next to no cost where the filter is fixed (a predicted one works at
             every position then), but lets pass what the convolution itself aliases. Pools and
             patch mergings are filtered behind them in both.
+        kernels: "any", or "small": of strided convolutions only those of at most 3×3, too small to
+            learn a low-pass filter themselves (Vasconcelos et al., ICCV 2021, section 3).
+        activation: "same", or what takes the place of the ReLU in front of a filter of a strided
+            convolution, as it widens the spectrum less: "silu" or "softplus" (Vasconcelos et al.,
+            arXiv 2011.10675). Weights stay; the network computes something else.
         include: name patterns (fnmatch: "layer[34].*") of the modules that carry the strides; only
             sites that match one of them are converted. Empty means all.
         exclude: name patterns of sites that are left alone.
         predictor: how taps are predicted: "full" (one k×k convolution, as published) or
             "separable" (k×k depthwise, then 1×1), about an eighth of the multiplications.
-        predictor_input: what the predictor reads: "raw" (the filter's input, as published) or
-            "blurred" (that after a fixed binomial of 3 taps, at kept positions).
+        predictor_input: what the predictor reads: "raw" (the filter's input, as published),
+            "blurred" (that after a fixed binomial of 3 taps, at kept positions) or "pooled" (its
+            mean over all positions: one filter a group for the whole image).
         taps: "bank" only: odd numbers of taps of its members, rising, such as (3, 5), in place of
             1, 3, …, kernel_size.
 
@@ -83,6 +105,8 @@ class AAConfig:
     stem: bool = False
     dilated: bool = False
     placement: str = "post"
+    kernels: str = "any"
+    activation: str = "same"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     predictor: str = "full"
@@ -96,6 +120,8 @@ class AAConfig:
         check_choice("normalize", self.normalize, NORMALIZATIONS)
         check_choice("init", self.init, INITS)
         check_choice("placement", self.placement, PLACEMENTS)
+        check_choice("kernels", self.kernels, KERNELS)
+        check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("pad_mode", self.pad_mode, PAD_MODES)
         check_choice("predictor", self.predictor, PREDICTORS)
         check_choice("predictor_input", self.predictor_input, PREDICTOR_INPUTS)
@@ -111,19 +137,28 @@ class AAConfig:
             if field.type == "bool" and not isinstance(getattr(self, field.name), bool):
                 value = getattr(self, field.name)
                 raise ValueError(f"{field.name}={value!r} must be True or False")
-        check_kernel_size(self.kernel_size, odd=self.filter in ("adaptive", "bank"))
+        if self.filter == "aps" and self.placement == "pre":
+            raise ValueError('filter="aps" subsamples itself: use placement="post"')
+        if self.filter == "trained":
+            check_choice("init", self.init, FIXED_INITS)
+        if self.filter != "aps" or self.kernel_size != 1:
+            check_kernel_size(self.kernel_size, odd=self.filter in PREDICTED)
         if self.filter == "adaptive":
             check_normalization(self.normalize, self.init)
 
     @property
     def keeps_function(self) -> bool:
         """Whether a converted network computes at first what it did."""
-        return self.filter == "none" or (self.filter != "blur" and self.init == "identity")
+        if self.filter == "none":
+            return True
+        starts_as_network = self.filter in LEARNED and self.init == "identity"
+        return starts_as_network and self.activation == "same"
 
     @property
     def start(self) -> str:
         """How filters start, in words."""
-        return f'filter="{self.filter}"' + f', init="{self.init}"' * (self.filter != "blur")
+        words = f'filter="{self.filter}"' + f', init="{self.init}"' * (self.filter in LEARNED)
+        return words + f', activation="{self.activation}"' * (self.activation != "same")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a plain dict, which `from_dict` reads back."""

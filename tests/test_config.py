@@ -48,7 +48,7 @@ def test_is_frozen_and_hashable():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"filter": "gauss"}, "filter='gauss' is unknown: choose one of adaptive, bank, blur, non"),
+        ({"filter": "gauss"}, "filter='gauss' is unknown: choose one of adaptive, bank, trained, "),
         ({"normalize": "all"}, "normalize='all' is unknown: choose one of group, joint"),
         ({"init": "zero"}, "init='zero' is unknown: choose one of binomial, identity, paper"),
         ({"pad_mode": "same"}, "pad_mode='same' is unknown: choose one of reflect, replicate"),
@@ -65,6 +65,12 @@ def test_is_frozen_and_hashable():
         ({"predictor_input": "x"}, "predictor_input='x' is unknown: choose one of raw, blurred"),
         ({"filter": "bank", "taps": (3, 4)}, r"taps=\(3, 4\) must be two or more odd numbers"),
         ({"taps": (1, 3)}, r"taps=\(1, 3\) are members of a bank, not of filter='adaptive'"),
+        ({"filter": "trained", "init": "paper"}, "init='paper' is unknown: choose one of binomial"),
+        ({"kernels": 3}, "kernels=3 is unknown: choose one of any, small"),
+        (
+            {"activation": "gelu"},
+            "activation='gelu' is unknown: choose one of same, silu, softplus",
+        ),
         ({"filt_size": 3}, "unknown AAConfig field 'filt_size': known are filter, kernel_size"),
     ],
 )

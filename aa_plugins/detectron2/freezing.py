@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def unfreeze_filters(model: nn.Module) -> list[str]:
-    """Make every predicted filter trainable, with a norm that updates its statistics.
+    """Make every filter with parameters trainable, with a norm that updates its statistics.
 
     `FREEZE_AT`, `CNNBlockBase.freeze()` and FrozenBN conversion don't know filters; called after
     them, this undoes what they did to filters, and to nothing else. Call it before the optimizer
@@ -25,7 +25,7 @@ def unfreeze_filters(model: nn.Module) -> list[str]:
     thawed = []
     for name, layer in filters_of(model):
         frozen = [p for p in layer.parameters() if not p.requires_grad]
-        if isinstance(layer.norm, FrozenBatchNorm2d):
+        if isinstance(getattr(layer, "norm", None), FrozenBatchNorm2d):
             layer.norm = _trainable(layer.norm).train(layer.training)
         elif not frozen:
             continue

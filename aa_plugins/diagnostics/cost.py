@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from aa_plugins.layers import PredictedFilter, filters_of
+from aa_plugins.layers import PredictedFilter
 
 
 @contextmanager
@@ -26,7 +26,8 @@ def count_macs(model: nn.Module) -> Iterator[list[int]]:
     def count_taps(layer: PredictedFilter, _: Any, output: torch.Tensor) -> None:
         taps.append(output.numel() * layer.kernel_size**2)
 
-    hooks = [layer.register_forward_hook(count_taps) for _, layer in filters_of(model)]
+    predicted = (m for m in model.modules() if isinstance(m, PredictedFilter))
+    hooks = [layer.register_forward_hook(count_taps) for layer in predicted]
     # torch's counter follows modules into the backward pass, and trips over views of parameters.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:

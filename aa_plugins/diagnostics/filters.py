@@ -1,5 +1,5 @@
-"""How far predicted filters have left the fixed blur, how much they differ between places, and
-whether they blur where there is detail."""
+"""How far filters that were trained have left the fixed blur, how much they differ between places,
+whether they blur where there is detail, and how much they let pass that aliases."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from aa_plugins.layers import PredictedFilter, filters_of
+from aa_plugins.layers import LearnedFilter, filters_of
 from aa_plugins.ops import binomial_taps, blur2d
 from aa_plugins.ops.geometry import kernel_size_of
 
-MEASURES = ("departure", "spread", "follows_detail")
+MEASURES = ("departure", "spread", "follows_detail", "gain", "passes")
 
 
 @contextmanager
 def watch(model: nn.Module) -> Iterator[dict[str, dict[str, float]]]:
-    """Measures of every predicted filter over the forward passes inside, complete at its end.
+    """Measures of every filter with parameters over the forward passes inside, complete at its end.
 
     Two are distances between kernels as distributions of weight over the taps, half the sum of
     absolute differences, in [0, 1], averaged over images, groups and kept positions:
@@ -33,20 +33,28 @@ def watch(model: nn.Module) -> Iterator[dict[str, dict[str, float]]]:
       detail (what the binomial filter of 3 taps takes away) less that in the quarter with the
       least: positive for a filter that blurs what would alias, negative for one that keeps it, 0
       for one that doesn't adapt. The binomial of 3 taps has a variance of 1, that of 5 of 2.
+
+    And two say whether it is a low-pass filter, averaged over images, groups and kept positions:
+
+    - ``gain``, the sum of the taps: 1 keeps a constant map as it is;
+    - ``passes``, the mean squared gain over the frequencies that the filter's stride (2 where it
+      has none) aliases: 0 for the ideal low-pass, 1 for no filter, 0.027 for the binomial of 3
+      taps.
     """
     found: dict[str, dict[str, float]] = {}
     zeros = torch.zeros(len(MEASURES) + 1, dtype=torch.float64)  # the last one counts passes
     sums = {name: zeros.clone() for name, _ in filters_of(model)}
 
     def hook(name: str):
-        def measure(layer: PredictedFilter, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
+        def measure(layer: LearnedFilter, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
             taps = layer.predict(inputs[0]).detach().float()
             fixed = blur_taps(layer.kernel_size).to(taps).view(-1, 1, 1)
             mean = taps.mean((3, 4), keepdim=True)
             distances = [(taps - other).abs().sum(2).mean() / 2 for other in (fixed, mean)]
             detail = detail_of(layer, inputs[0])
             follows = top_less_bottom(variance_of(taps).flatten(2), detail.flatten(2)).mean()
-            sums[name] += torch.tensor([*distances, follows, 1.0])
+            gain, passes = taps.sum(2).mean(), aliased_power(taps, max(layer.stride, 2))
+            sums[name] += torch.tensor([*distances, follows, gain, passes, 1.0])
 
         return measure
 
@@ -63,7 +71,10 @@ def watch(model: nn.Module) -> Iterator[dict[str, dict[str, float]]]:
 
 
 def blur_taps(kernel_size: int) -> torch.Tensor:
-    """The binomial filter of 3 taps in the middle of k × k: (k²,)."""
+    """The binomial filter of 3 taps in the middle of k × k, or of k where that is even: (k²,)."""
+    if kernel_size % 2 == 0:
+        line = binomial_taps(kernel_size)
+        return (line[:, None] * line).flatten()
     line = torch.zeros(kernel_size)
     start = (kernel_size - 3) // 2
     line[start : start + 3] = binomial_taps(3)
@@ -82,7 +93,21 @@ def variance_of(taps: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def detail_of(layer: PredictedFilter, x: torch.Tensor) -> torch.Tensor:
+def aliased_power(taps: torch.Tensor, stride: int) -> torch.Tensor:
+    """Mean squared gain of kernels (N, G, k², H, W) over frequencies that `stride` aliases.
+
+    Those within 1 / (2 · stride) cycles a pixel along both axes aren't. A kernel's squared gain is
+    a sum of cosines of the distances between its taps, each with a mean in closed form.
+    """
+    line = torch.arange(kernel_size_of(taps.shape[2]), dtype=taps.dtype, device=taps.device)
+    distance = line[:, None] - line
+    low = torch.sinc(distance / stride) / stride  # a cosine's mean over the lower band, one axis
+    every = torch.eye(len(line), dtype=taps.dtype, device=taps.device)
+    aliased = (torch.kron(every, every) - torch.kron(low, low)) / (1 - 1 / stride**2)
+    return torch.einsum("ngthw,tu,nguhw->nghw", taps, aliased, taps).mean()
+
+
+def detail_of(layer: LearnedFilter, x: torch.Tensor) -> torch.Tensor:
     """What the binomial filter of 3 taps takes away, absolute, at kept positions, mean over each
     group's channels: (N, C, H, W) → (N, G, ⌈H/stride⌉, ⌈W/stride⌉)."""
     taps = blur_taps(3).view(3, 3).to(x.device)

@@ -18,6 +18,7 @@ from aa_plugins.layers import (
     BlurPool2d,
     FilterBankPool2d,
     PredictedFilter,
+    TrainedBlurPool2d,
     fuse,
 )
 from aa_plugins.layers.predicted import fold
@@ -27,23 +28,25 @@ MODES = {"reflect": "reflect", "replicate": "replicate", "zeros": "constant", "c
 
 
 class FixedFilter(nn.Module):
-    """A fixed filter, (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉).
+    """A filter that doesn't depend on the image, (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉).
 
     Args:
-        kernel: (k, k).
+        kernel: (k, k) for all channels, or (C, k, k).
     """
 
     def __init__(self, kernel: torch.Tensor, channels: int, stride: int, pad_mode: str) -> None:
         super().__init__()
         self.stride = stride
-        self.border = Border(len(kernel), pad_mode)
-        weight = kernel.repeat(channels, 1, 1, 1)
+        self.border = Border(kernel.shape[-1], pad_mode)
+        side = kernel.shape[-2:]
+        weight = kernel.view(-1, 1, *side).expand(channels, 1, *side)
         self.conv = _convolution(weight, stride, self.border.left_to_convolution, channels)
 
     @classmethod
-    def of(cls, layer: BlurPool2d) -> FixedFilter:
+    def of(cls, layer: BlurPool2d | TrainedBlurPool2d) -> FixedFilter:
         """The exported form of a layer."""
-        kernel = layer.kernel(torch.empty(0))
+        trained = isinstance(layer, TrainedBlurPool2d)
+        kernel = layer.kernels().detach() if trained else layer.kernel(torch.empty(0))
         return cls(kernel, layer.channels, layer.stride, layer.pad_mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -67,11 +70,13 @@ class WeightedMaps(nn.Module):
         self.register_buffer("offset", offset)
         self.predictor = Predictor(layer)
         self.border = self.predictor.border  # also that of what is weighted, where it can be
+        if self.predictor.pooled:
+            self.border = Border(layer.kernel_size, layer.pad_mode)
 
-    def weights(self, x: torch.Tensor, padded: torch.Tensor) -> tuple[torch.Tensor, torch.Size]:
-        """(N, G, 1, L, H' · W') of an input with and without its border, and (H', W')."""
+    def weights(self, x: torch.Tensor, padded: torch.Tensor) -> torch.Tensor:
+        """(N, G, 1, L, H' · W') of an input with and without its border; (…, 1) where one filter
+        serves the whole image."""
         logits = self.predictor(x, padded)
-        size = logits.shape[-2:]
         if self.joint:
             weights = logits.softmax(1).flatten(2).unflatten(1, (self.groups, 1, self.members))
         else:
@@ -80,7 +85,7 @@ class WeightedMaps(nn.Module):
             if self.maps > self.members:  # the gate's unit impulse is no member of the bank
                 weights = F.pad(weights, (0, 0, 0, self.maps - self.members))
             weights = weights * self.scale + self.offset
-        return weights, size
+        return weights
 
     def by_group(self, maps: torch.Tensor, *each: int) -> torch.Tensor:
         """(N, C · L, H', W') → (N, G, C / G, L, H' · W')."""
@@ -99,9 +104,9 @@ class FreeTaps(WeightedMaps):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padded = self.border(x)
-        weights, size = self.weights(x, padded)
-        maps = self.by_group(self.windows(padded), self.maps)
-        return (maps * weights).sum(3).flatten(1, 2).unflatten(2, size)
+        windows = self.windows(padded)
+        maps = self.by_group(windows, self.maps) * self.weights(x, padded)
+        return maps.sum(3).flatten(1, 2).unflatten(2, windows.shape[-2:])
 
 
 class Mixture(WeightedMaps):
@@ -120,14 +125,14 @@ class Mixture(WeightedMaps):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padded = self.border(x)
-        weights, size = self.weights(x, padded)
+        weights = self.weights(x, padded)
         total = None
         for index, filter in enumerate(self.filters):
             same = filter.border.same_as(self.border)
-            maps = self.by_group(filter.conv(padded) if same else filter(x))
-            weighted = maps * weights[:, :, :, index]
+            filtered = filter.conv(padded) if same else filter(x)
+            weighted = self.by_group(filtered) * weights[:, :, :, index]
             total = weighted if total is None else total + weighted
-        return total.flatten(1, 2).unflatten(2, size)
+        return total.flatten(1, 2).unflatten(2, filtered.shape[-2:])
 
 
 class Predictor(nn.Module):
@@ -136,6 +141,7 @@ class Predictor(nn.Module):
     def __init__(self, layer: PredictedFilter) -> None:
         super().__init__()
         self.reader = FixedFilter.of(layer.reader) if layer.predictor_input == "blurred" else None
+        self.pooled = layer.predictor_input == "pooled"
         first, *rest = layer.conv if isinstance(layer.conv, nn.Sequential) else [layer.conv]
         self.border = Border(first.kernel_size[0], first.pad_mode)
         step, groups = first.stride[0], first.groups
@@ -146,7 +152,10 @@ class Predictor(nn.Module):
 
     def forward(self, x: torch.Tensor, padded: torch.Tensor) -> torch.Tensor:
         """Of a map, and of the same with the predictor's border."""
-        read = padded if self.reader is None else self.border(self.reader(x))
+        if self.pooled:
+            read = x.mean((2, 3), keepdim=True)
+        else:
+            read = padded if self.reader is None else self.border(self.reader(x))
         return self.norm(self.pointwise(self.conv(read)))
 
 
@@ -197,7 +206,8 @@ def exportable(model: nn.Module) -> nn.Module:
     fuse(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, BlurPool2d) and not isinstance(parent, PredictedFilter):
+            fixed = isinstance(child, BlurPool2d) and not isinstance(parent, PredictedFilter)
+            if fixed or isinstance(child, TrainedBlurPool2d):
                 setattr(parent, name, FixedFilter.of(child))
             elif isinstance(child, PredictedFilter):
                 form = Mixture if isinstance(child, FilterBankPool2d) else FreeTaps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,8 +19,9 @@ from aa_plugins.config import (
 from aa_plugins.layers.blur_pool import BlurPool2d
 from aa_plugins.layers.border_conv import BorderConv2d
 from aa_plugins.layers.channel_norm import NORMS
+from aa_plugins.layers.learned import LearnedFilter, filters_of, largest_divisor
 from aa_plugins.ops import adaptive_blur2d, taps_from_logits
-from aa_plugins.ops.geometry import split_channels
+from aa_plugins.ops.geometry import out_size, split_channels
 
 # One node for torch.fx, which can't follow choices made by shape.
 torch.fx.wrap("adaptive_blur2d")
@@ -44,7 +44,7 @@ def fold(gate: torch.Tensor) -> torch.Tensor:
     return torch.where(offset < 0, -offset, offset)
 
 
-class PredictedFilter(nn.Module):
+class PredictedFilter(LearnedFilter):
     """A filter whose k×k taps are predicted at each kept position and for each channel group.
 
     A convolution and a norm, run at kept positions only, give `logits_per_group` logits for
@@ -61,7 +61,8 @@ class PredictedFilter(nn.Module):
         logits_per_group: what the predictor emits for each group.
         predictor: "full" (one convolution) or "separable" (depthwise, then 1×1).
         predictor_input: what the predictor reads: the input ("raw"), or the input filtered with a
-            fixed binomial of 3 taps and subsampled ("blurred"), which a shift hardly changes.
+            fixed binomial of 3 taps and subsampled ("blurred"), which a shift hardly changes, or
+            the mean over all positions ("pooled"), which gives one filter a group for the image.
         norm: of the logits: "batch", as published, or "channel" for networks without batch norms.
     """
 
@@ -110,6 +111,8 @@ class PredictedFilter(nn.Module):
         step = stride
         if predictor_input == "blurred":
             self.reader, step = BlurPool2d(channels, 3, stride, pad_mode, **factory), 1
+        if predictor_input == "pooled":  # one position an image, too few for a batch norm
+            predictor_size, step, norm = 1, 1, "channel"
         shape = {"kernel_size": predictor_size, "stride": step, "pad_mode": pad_mode, **factory}
         if predictor == "full":
             self.conv = BorderConv2d(channels, predicted, **shape)
@@ -181,24 +184,19 @@ class PredictedFilter(nn.Module):
         """The convolution that gives the logits."""
         return self.conv[-1] if isinstance(self.conv, nn.Sequential) else self.conv
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PredictedFilter:
-        """As torch's; built on the meta device, a filter starts when it gets its memory."""
-        empty = any(p.is_meta for p in self.parameters())
-        super()._apply(fn, recurse)
-        if empty and not any(p.is_meta for p in self.parameters()):
-            self.reset_parameters()
-        return self
-
-    def init_weights(self, **_: Any) -> None:
-        """Start again: timm and mmengine call this after they have initialised every norm."""
-        self.reset_parameters()
-
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, G, logits_per_group, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        if self.predictor_input == "blurred":
-            x = self.reader(x)
-        logits = split_channels(self.norm(self.conv(x)), self.groups)
+        logits = split_channels(self.norm(self.conv(self.read(x))), self.groups)
+        if self.predictor_input == "pooled":
+            size = (out_size(x.shape[-2], self.stride), out_size(x.shape[-1], self.stride))
+            logits = logits.expand(*logits.shape[:3], *size)
         return logits if self.prior is None else logits + self.prior.view(-1, 1, 1).to(logits.dtype)
+
+    def read(self, x: torch.Tensor) -> torch.Tensor:
+        """What the predictor reads of (N, C, H, W)."""
+        if self.predictor_input == "pooled":
+            return x.mean((2, 3), keepdim=True)
+        return self.reader(x) if self.predictor_input == "blurred" else x
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Taps at kept positions: (N, C, H, W) → (N, G, k², ⌈H/stride⌉, ⌈W/stride⌉), float32."""
@@ -224,24 +222,6 @@ class PredictedFilter(nn.Module):
         )
 
 
-def largest_divisor(channels: int, most: int) -> int:
-    """The largest divisor of `channels` that isn't above `most`."""
-    return next(d for d in range(min(channels, most), 0, -1) if channels % d == 0)
-
-
-def filters_of(model: nn.Module) -> Iterator[tuple[str, PredictedFilter]]:
-    """Every predicted filter of `model` with its name."""
-    for name, module in model.named_modules():
-        if isinstance(module, PredictedFilter):
-            yield name, module
-
-
-def reset_filters(model: nn.Module) -> None:
-    """Give every predicted filter its start again, after a host has initialised the model."""
-    for _, layer in filters_of(model):
-        layer.reset_parameters()
-
-
 @torch.no_grad()
 def fuse(model: nn.Module) -> list[str]:
     """Fold norm and prior of every predicted filter into its predictor, in place, for inference.
@@ -257,7 +237,8 @@ def fuse(model: nn.Module) -> list[str]:
         ValueError: where a filter is in training mode, or has another norm than it was built
             with; nothing is folded then.
     """
-    layers = [(name, layer) for name, layer in filters_of(model) if _is_open(layer)]
+    predicted = [row for row in filters_of(model) if isinstance(row[1], PredictedFilter)]
+    layers = [(name, layer) for name, layer in predicted if _is_open(layer)]
     for name, layer in layers:
         if layer.training:
             raise ValueError(f"filter {name} is in training mode: call model.eval() before fuse()")

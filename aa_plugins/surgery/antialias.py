@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from aa_plugins.config import AAConfig
+from aa_plugins.config import FIXED, AAConfig
 from aa_plugins.layers.channel_norm import norm_for
 from aa_plugins.layers.kinds import build_filter
 from aa_plugins.layers.strided import Filtered
+from aa_plugins.surgery.activations import angular_activation, notes_on, smooth
 from aa_plugins.surgery.convert import convert_site
 from aa_plugins.surgery.follow import follow
 from aa_plugins.surgery.guard import guard
@@ -28,6 +29,9 @@ SETTLED = {
     "FSDPModule": "sharded",
     "FullyShardedDataParallel": "sharded",
 }
+
+CONVOLUTIONS = ("conv", "shortcut", "stem", "dilated")
+SMALL = 3  # taps an axis, of kernels="small"
 
 # Packages whose trainer builds a network anew, by the name of the package.
 REBUILT = {
@@ -87,13 +91,14 @@ def antialias(
                 f"{type(model).__name__} is {SETTLED[cls.__name__]} already: call antialias() "
                 "first, on the plain network"
             )
-    followed = follow(model, example, may_repeat=config.filter == "blur")
+    followed = follow(model, example, may_repeat=config.filter in FIXED)
     sites, denied = find_sites(followed)
     _check_patterns(config, sites)
+    _check_phases(config, sites)
     report = AntialiasReport(config, skipped=denied)
     chosen = []
     for site in sites:
-        reason = _unwanted(site, config) or _adapted(model, site, config)
+        reason = _unwanted(model, site, config) or _adapted(model, site, config)
         if reason is None:
             chosen.append(before(site, model) if config.placement == "pre" else site)
         else:
@@ -110,6 +115,11 @@ def antialias(
         )
         chosen = verdict.sites
     norm = norm_for(model)
+    if config.activation != "same":
+        paths = {site.name: angular_activation(site, followed) for site in chosen}
+        report.notes.extend(notes_on(paths, config.activation))
+        for path in set() if dry_run else {*paths.values()} - {None}:
+            smooth(model, path, config.activation)
     for site in chosen:
         device = torch.device("meta") if dry_run else site.device
         layer = build_filter(config, site.channels, site.stride, device, site.dtype, norm)
@@ -135,10 +145,14 @@ def antialias(
     return report
 
 
-def _unwanted(site: Site, config: AAConfig) -> str | None:
+def _unwanted(model: nn.Module, site: Site, config: AAConfig) -> str | None:
     """Why this configuration leaves a site alone, or None."""
     if not getattr(config, site.kind):
         return f"{site.kind}=False"
+    size = getattr(model.get_submodule(site.name), "kernel_size", 1)
+    widest = size if isinstance(size, int) else max(size)
+    if config.kernels == "small" and site.kind in CONVOLUTIONS and widest > SMALL:
+        return f'kernels="small": {widest} taps an axis can make a low-pass filter themselves'
     if config.include and not _matches(site, config.include):
         return "no pattern of include matches"
     return "excluded by name" if _matches(site, config.exclude) else None
@@ -154,7 +168,7 @@ def _adapted(model: nn.Module, site: Site, config: AAConfig) -> str | None:
     adapted = any(
         cls.__name__ == "BaseTunerLayer" for parent in parents for cls in type(parent).__mro__
     )
-    if config.filter == "blur" or not adapted:
+    if config.filter in FIXED or not adapted:
         return None
     return "inside an adapter, whose paths would get two filters: merge it before, or add it after"
 
@@ -171,6 +185,17 @@ def _check_patterns(config: AAConfig, sites: list[Site]) -> None:
                 f"the pattern {pattern!r} matches no site: choose among "
                 f"{', '.join(site.name for site in sites) or 'none'}"
             )
+
+
+def _check_phases(config: AAConfig, sites: list[Site]) -> None:
+    """Raise ValueError where two paths that are added would choose positions each for itself."""
+    shortcuts = [site.name for site in sites if site.kind == "shortcut"]
+    if config.filter == "aps" and shortcuts:
+        raise ValueError(
+            f'filter="aps" chooses positions by what a map holds, and the shortcut {shortcuts[0]} '
+            "would choose others than its main path: use it in networks without strided "
+            'shortcuts, or filter="blur"'
+        )
 
 
 def _row(site: Site, layer: nn.Module, config: AAConfig) -> ConvertedSite:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from aa_plugins.layers import BlurPool2d
+from aa_plugins.layers import BlurPool2d, FrequencyLowCutPool2d
 from aa_plugins.layers.strided import Filtered, filter_of
 from aa_plugins.surgery.rows import Site
 
@@ -101,7 +101,8 @@ def _folding(model: nn.Module, site: Site) -> str | None:
     A fixed filter of gain 1 commutes with a norm, but for a border of zeros.
     """
     layer = filter_of(model.get_submodule(site.host))
-    commutes = isinstance(layer, BlurPool2d) and layer.pad_mode != "zeros"
+    fixed = isinstance(layer, (BlurPool2d, FrequencyLowCutPool2d))
+    commutes = fixed and layer.pad_mode != "zeros"
     return None if commutes else site.norm
 
 

@@ -76,7 +76,7 @@ def _host_of(call: Call, times: int, modules: Modules, trace: Trace) -> str:
         reader = readers[0]
         value = reader.outputs[0]
         if _is_nonlinear(modules[reader.name]):
-            host = _own_path(_innermost(reader, modules, trace), times, modules, trace) or host
+            host = own_path(_innermost(reader, modules, trace), times, modules, trace) or host
 
 
 def _innermost(reader: Call, modules: Modules, trace: Trace) -> Call:
@@ -89,7 +89,7 @@ def _innermost(reader: Call, modules: Modules, trace: Trace) -> Call:
     return reader
 
 
-def _own_path(call: Call, times: int, modules: Modules, trace: Trace) -> str | None:
+def own_path(call: Call, times: int, modules: Modules, trace: Trace) -> str | None:
     """The path by which its parent alone calls a module, once each time and `times` in all."""
     module, parent, calls = modules[call.name], call.parent, trace.calls[call.name]
     if parent is None:

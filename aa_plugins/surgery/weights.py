@@ -57,7 +57,7 @@ def load_plain_or_converted(model: nn.Module, checkpoint: str | Path | State) ->
 
 
 def _keys_by_filter(model: nn.Module) -> dict[str, set[str]]:
-    """Keys of the state dict for each predicted filter."""
+    """Keys of the state dict for each filter with parameters."""
     return {
         name: {f"{name}.{key}" for key in layer.state_dict()} for name, layer in filters_of(model)
     }

@@ -38,7 +38,7 @@ def trained_parameters(student: nn.Module, settings: Settings) -> Iterator[list[
         if not trained:
             raise ValueError(
                 f"train={settings.train!r} leaves nothing to train: the student has neither "
-                'predicted filters nor norms that need a gradient; use train="all"'
+                'filters with parameters nor norms that need a gradient; use train="all"'
             )
         rows = ((True, settings.filter_lr), (False, settings.lr))
         groups = [

@@ -16,6 +16,7 @@ from detectron2.modeling.backbone import BasicStem, ResNet
 from aa_plugins import AAConfig, antialias
 from aa_plugins.detectron2 import AALastLevelMaxPool, TIMMBackbone, antialias_backbone
 from aa_plugins.detectron2.config import load_yaml
+from aa_plugins.detectron2.freezing import unfreeze_filters
 from aa_plugins.layers import filters_of
 from tests.detectron2.shared import (
     CONFIGS,
@@ -175,6 +176,16 @@ def test_p6_has_the_plain_size(aa, size):
     assert found.shape == expected.shape
     if aa != {"filter": "blur"}:
         assert torch.allclose(expected, found, atol=1e-6)
+
+
+@pytest.mark.parametrize("filter", ["trained", "flc"])
+def test_other_filters_run_and_train_in_a_pyramid(filter):
+    model = backbone("MODEL.AA.FILTER", filter, "MODEL.BACKBONE.FREEZE_AT", "5").train()
+    unfreeze_filters(model)
+    sum(level.square().mean() for level in model(torch.randn(1, 3, 64, 96)).values()).backward()
+    taps = [layer.taps.grad for _, layer in filters_of(model)]
+    assert len(taps) == (4 if filter == "trained" else 0)
+    assert all(grad is not None and grad.abs().max() > 0 for grad in taps)
 
 
 def test_p6_of_one_pixel_trains_on_one_image():

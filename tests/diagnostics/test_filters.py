@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from aa_plugins import AdaptiveBlurPool2d, FilterBankPool2d
-from aa_plugins.diagnostics.filters import variance_of, watch
+from aa_plugins.diagnostics.filters import aliased_power, variance_of, watch
+from aa_plugins.layers import TrainedBlurPool2d
 from aa_plugins.ops import binomial_taps
 
 
@@ -71,3 +72,29 @@ def test_blur_follows_detail_or_shuns_it(sign):
     x = torch.full((1, 1, 8, 16), -1.0)
     x[..., 8:] = 3.0 - torch.arange(64).view(8, 8) % 2 * 2  # columns of 3 and 1
     assert measured(layer, x)["follows_detail"] == pytest.approx(sign, abs=0.01)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+@pytest.mark.parametrize("kernel_size", [3, 4])
+def test_aliased_power_is_the_mean_squared_gain_beyond_the_new_nyquist_limit(stride, kernel_size):
+    taps = torch.randn(1, 1, kernel_size**2, 1, 1, dtype=torch.float64)
+    fine = 24 * 32  # both limits lie between two samples
+    frequencies = (torch.arange(fine, dtype=torch.float64) + 0.5) / fine - 0.5
+    waves = torch.exp(-2j * torch.pi * frequencies[:, None] * torch.arange(kernel_size))
+    kernel = taps.view(kernel_size, kernel_size).to(waves.dtype)
+    power = (waves @ kernel @ waves.T).abs().square()
+    low = frequencies.abs() < 1 / (2 * stride)
+    expected = power[~(low[:, None] & low)].mean()
+    assert aliased_power(taps, stride).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_trained_filter_starts_low_pass_and_is_seen_to_leave_it():
+    layer = TrainedBlurPool2d(4, groups=2)
+    x = torch.randn(2, 4, 9, 9)
+    start = measured(layer, x)
+    assert start["departure"] < 1e-6 and start["gain"] == pytest.approx(1)
+    assert start["passes"] == pytest.approx(0.0273, abs=1e-4)
+    layer.taps.data[:, 1, 1] += 0.5
+    left = measured(layer, x)
+    assert left["gain"] == pytest.approx(1.5) and left["passes"] > 5 * start["passes"]
+    assert left["departure"] == pytest.approx(0.25) and left["spread"] == 0

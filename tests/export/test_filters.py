@@ -10,7 +10,14 @@ from torch import nn
 
 from aa_plugins.diagnostics.equivalence import relative_difference
 from aa_plugins.export.filters import exportable
-from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d, PredictedFilter
+from aa_plugins.layers import (
+    AdaptiveBlurPool2d,
+    BlurPool2d,
+    FilterBankPool2d,
+    LearnedFilter,
+    PredictedFilter,
+    TrainedBlurPool2d,
+)
 
 PADS = ("reflect", "replicate", "zeros", "circular")
 SIZES = ((12, 16), (13, 9), (5, 6))
@@ -23,6 +30,9 @@ LAYERS = {
     "joint": (AdaptiveBlurPool2d, dict(normalize="joint", init="paper", groups=4)),
     "separable": (AdaptiveBlurPool2d, dict(predictor="separable", groups=2)),
     "blurred": (AdaptiveBlurPool2d, dict(predictor_input="blurred", groups=2)),
+    "pooled": (AdaptiveBlurPool2d, dict(predictor_input="pooled", groups=2)),
+    "bank-pooled": (FilterBankPool2d, dict(predictor_input="pooled", groups=2)),
+    **{f"trained-{k}": (TrainedBlurPool2d, dict(kernel_size=k, groups=2)) for k in (3, 4)},
     **{
         f"bank-{'-'.join(map(str, taps))}-{init}": (
             FilterBankPool2d,
@@ -36,12 +46,14 @@ LAYERS = {
 def drawn(layer: nn.Module) -> nn.Module:
     """The layer as if trained: gates half open, norms with statistics."""
     with torch.no_grad():
+        if isinstance(layer, TrainedBlurPool2d):
+            layer.taps.uniform_(-0.2, 0.4)
         if isinstance(layer, PredictedFilter):
             if layer.gate is not None:
                 layer.gate.uniform_(0.2, 0.9)
+            layer.norm.weight.uniform_(0.5, 1.5)
+            layer.norm.bias.uniform_(-0.5, 0.5)
             if isinstance(layer.norm, nn.BatchNorm2d):
-                layer.norm.weight.uniform_(0.5, 1.5)
-                layer.norm.bias.uniform_(-0.5, 0.5)
                 layer.norm.running_mean.uniform_(-0.2, 0.2)
                 layer.norm.running_var.uniform_(0.5, 2)
     return layer.eval()
@@ -55,7 +67,7 @@ def test_the_exported_form_computes_the_same(name, pad_mode, stride):
     cls, options = LAYERS[name]
     layer = drawn(cls(8, stride=stride, pad_mode=pad_mode, **options))
     form = exportable(nn.Sequential(layer))
-    assert not any(isinstance(m, (BlurPool2d, PredictedFilter)) for m in form.modules())
+    assert not any(isinstance(m, (BlurPool2d, LearnedFilter)) for m in form.modules())
     for size in SIZES:
         x = torch.randn(2, 8, *size)
         with torch.no_grad():

@@ -12,7 +12,7 @@ from aa_plugins.layers.kinds import build_filter, filter_classes, kind_of
 def test_every_name_builds_its_filter(name):
     layer = build_filter(AAConfig(filter=name, kernel_size=5, pad_mode="zeros"), 12, 2).eval()
     assert kind_of(layer) == name and type(layer) is filter_classes()[name]
-    assert layer.pad_mode == "zeros" and layer.stride == 2
+    assert layer.pad_mode == ("circular" if name == "flc" else "zeros") and layer.stride == 2
     assert layer(torch.randn(1, 12, 9, 7)).shape == (1, 12, 5, 4)
 
 

@@ -195,3 +195,18 @@ def test_a_predictor_of_blurred_input_sees_nothing_else(perturb, kind, stride):
 def test_filters_are_found_by_name():
     model = nn.Sequential(nn.Sequential(AdaptiveBlurPool2d(8)), FilterBankPool2d(8), nn.ReLU())
     assert [name for name, _ in filters_of(model)] == ["0.0", "1"]
+
+
+@pytest.mark.parametrize("kind", [AdaptiveBlurPool2d, FilterBankPool2d])
+def test_a_pooled_predictor_gives_one_filter_for_the_whole_image(kind, perturb):
+    layer = perturb(kind(8, groups=2, predictor_input="pooled"))
+    x = torch.randn(3, 8, 9, 7)
+    taps = layer.predict(x)
+    assert taps.shape[0] == 3 and taps.shape[3:] == (5, 4)
+    torch.testing.assert_close(taps, taps[..., :1, :1].expand_as(taps))
+    assert (taps[0] - taps[1]).abs().max() > 1e-3
+    rolled = layer.predict(x.roll((2, 3), (2, 3)))
+    torch.testing.assert_close(rolled, taps)
+    layer.train()(x[:1]).sum().backward()  # one image: no statistics over a batch
+    conv = layer.conv.weight.grad
+    assert torch.isfinite(conv).all() and conv.abs().max() > 0

@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from aa_plugins import AAConfig, antialias
+from aa_plugins.config import FILTERS, LEARNED
 from aa_plugins.layers import filters_of
 from aa_plugins.mmseg import AAResNet, AAResNetV1c, AATIMMBackbone
 from aa_plugins.surgery import filter_keys
@@ -62,6 +63,21 @@ def test_blur_changes_the_network():
     model.load_state_dict(reference.state_dict())
     with torch.no_grad():
         assert (model(x)[-1] - reference(x)[-1]).norm() > 0.05 * reference(x)[-1].norm()
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+def test_every_filter_runs_and_trains_in_mmsegs_resnet(filter):
+    aa = {"filter": filter}
+    if filter == "aps":  # which refuses networks whose shortcuts lower resolution
+        with pytest.raises(ValueError, match="shortcut layer2.0.downsample.0"):
+            AAResNetV1c(depth=18, **THIN, aa=aa)
+        return
+    model = AAResNetV1c(depth=18, **THIN, aa=aa).train()
+    model.init_weights()
+    sum(level.square().mean() for level in model(torch.randn(2, 3, 65, 49))).backward()
+    for name, layer in filters_of(model):
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters()), name
+    assert bool(list(filters_of(model))) == (filter in LEARNED)
 
 
 def test_avg_down_is_converted_too():

@@ -13,6 +13,7 @@ from timm.models import get_arch_pretrained_cfgs, save_for_hf
 
 from aa_plugins import AAConfig
 from aa_plugins.diagnostics.equivalence import perturb, relative_difference
+from aa_plugins.layers.kinds import filter_classes
 from aa_plugins.surgery import filter_keys
 from aa_plugins.timm import MODULES
 
@@ -69,6 +70,8 @@ def test_tag_chooses_the_configuration():
         (None, "AdaptiveBlurPool2d"),
         ({}, "AdaptiveBlurPool2d"),
         ({"filter": "bank"}, "FilterBankPool2d"),
+        ({"filter": "trained"}, "TrainedBlurPool2d"),
+        ({"filter": "flc"}, "FrequencyLowCutPool2d"),
         (AAConfig(filter="blur"), "BlurPool2d"),
         (AAConfig(filter="none"), None),
     ],
@@ -77,7 +80,7 @@ def test_filter_is_what_aa_says(aa, filter_name):
     model = timm.create_model("aa_resnet18", aa=aa)
     assert len(model.aa_report.sites) == (7 if filter_name else 0)
     names = {type(module).__name__ for module in model.modules()}
-    for known in ("AdaptiveBlurPool2d", "FilterBankPool2d", "BlurPool2d"):
+    for known in (kind.__name__ for kind in filter_classes().values()):
         assert (known in names) == (known == filter_name)
 
 

@@ -94,8 +94,8 @@ def test_a_small_experiment_ends_in_a_record_and_another_goes_on_from_it(tmp_pat
     assert record["size"]["macs"] > 1e8 and record["training"]["cpu_seconds"] > 0
     assert 0 < record["summary"]["mASSC"]["value"] <= 100
     assert [row["image_id"] for row in read_records(folder)[1]] == [
-        "val/000001.png",
-        "val/000002.png",
+        "images/val/000001.png",
+        "images/val/000002.png",
     ]
     still = {"options": ["optim_wrapper.optimizer.lr=0"], "variants": {"free": {"filter": "none"}}}
     start = {"start": {"experiment": "small", "variant": "bank"}}
