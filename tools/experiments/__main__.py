@@ -91,12 +91,12 @@ def execute(args: argparse.Namespace) -> None:
     from experiments.run import execute as execute_run
 
     for number, run in enumerate(runs, start=1):
-        where = f"{number}/{len(runs)} {run.experiment.name}/{run.name}"
+        where = f"{number}/{len(runs)} {run.home}/{run.name}"
         if is_finished(run) and not args.again:
             record = record_of(run).relative_to(ROOT)
             print(f"{where}: finished, its record is {record}; --again runs it anew", flush=True)
             continue
-        work = work_root / run.experiment.name / run.name
+        work = work_root / run.home / run.name
         if is_finished(run) and (work / "evaluate.json").is_file():
             raise ValueError(f"--again: {work} holds the finished run: name another --work-root")
         print(f"{where}: running, logs in {work}", flush=True)
@@ -114,7 +114,7 @@ def is_finished(run: plan.Run) -> bool:
 
 
 def record_of(run: plan.Run) -> Path:
-    return RESULTS / run.experiment.name / run.name / "record.json"
+    return RESULTS / run.home / run.name / "record.json"
 
 
 def report() -> None:

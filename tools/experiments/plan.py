@@ -18,6 +18,9 @@ CLAIM_DIRECTIONS = ("higher", "lower", "zero")
 # What a variant may say beside the fields of AAConfig.
 BESIDE_FILTERS = ("network", "randaugment", "options", "phases", "stabilize")
 
+# What makes runs the same, beside the fields of their variant.
+SHARED_FIELDS = ("config", "data", "task", "options", "protocol", "start", "stabilize", "folds")
+
 
 def run_name(variant: str, seed: int) -> str:
     """What the folders of a variant's run with one seed are called."""
@@ -36,6 +39,11 @@ class Run:
     def name(self) -> str:
         """Of its folders: no spaces, as "bank_seed0"."""
         return run_name(self.variant, self.seed)
+
+    @property
+    def home(self) -> str:
+        """The experiment in whose folders it lies."""
+        return self.experiment.shared.get(self.variant, self.experiment.name)
 
     @property
     def aa(self) -> dict[str, Any]:
@@ -133,6 +141,7 @@ class Experiment:
         train: settings of trainings in this folder: of oscillations, or of a classifier from
             scratch.
         trained: the experiment `of`, once it is read.
+        shared: variants that another experiment declares just so, by its name: its runs are theirs.
     """
 
     name: str
@@ -156,6 +165,7 @@ class Experiment:
     analysis: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     trained: Experiment | None = None
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that every variant has one before any has two."""
@@ -219,6 +229,11 @@ def _check(experiment: Experiment, path: Path) -> None:
                 f"{path}: starts from variant {start.variant!r}, seeds {experiment.seeds}, which "
                 f"{start.experiment} doesn't declare"
             )
+    for variant, other in experiment.shared.items():
+        theirs = load(path.with_stem(other))
+        same = all(getattr(theirs, n) == getattr(experiment, n) for n in SHARED_FIELDS)
+        if not same or theirs.variants.get(variant) != experiment.variants.get(variant):
+            raise ValueError(f"{path}: {other} declares variant {variant!r} otherwise, or not")
     for claim in experiment.claims:
         for variant in (claim.of, claim.against):
             if variant is not None and variant not in experiment.variants:

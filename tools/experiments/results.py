@@ -45,7 +45,7 @@ class Results:
         """Read the finished runs of an experiment in a folder of results."""
         results = cls(experiment)
         for run in experiment.runs():
-            place = Path(folder) / experiment.name / run.name
+            place = Path(folder) / run.home / run.name
             if (place / "record.json").is_file():
                 record = json.loads((place / "record.json").read_text())
                 results.records.setdefault(run.variant, {})[run.seed] = record

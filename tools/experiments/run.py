@@ -43,7 +43,7 @@ def execute(run: Run, data_root: Path, work_root: Path, results: Path) -> Path:
         FileNotFoundError: where the weights to start from aren't there.
         RuntimeError: where a step fails, naming its log.
     """
-    work = work_root / run.experiment.name / run.name
+    work = work_root / run.home / run.name
     work.mkdir(parents=True, exist_ok=True)
     if is_analysis(run.experiment.task):
         from experiments import analyses
@@ -238,14 +238,14 @@ def keep(
     Returns:
         The folder written.
     """
-    folder = results / run.experiment.name / run.name
+    folder = results / run.home / run.name
     folder.mkdir(parents=True, exist_ok=True)
     for file in record_files(records):
         packed = folder / f"{file.name}.xz"
         packed.write_bytes(lzma.compress(file.read_bytes(), preset=9))
     header, found = read_records(folder)
     content = {
-        "experiment": run.experiment.name,
+        "experiment": run.home,
         "variant": run.variant,
         "seed": run.seed,
         "config": run.experiment.config,

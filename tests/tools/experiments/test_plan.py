@@ -62,6 +62,16 @@ def test_a_variant_adds_its_own_options(small):
     assert wide.options == ("train_cfg.max_iters=9", "optim_wrapper.optimizer.lr=1")
 
 
+def test_a_shared_variant_is_the_other_experiments_run(small):
+    other = small.with_stem("other")
+    other.write_text(SMALL.replace("title: Small", "title: Other\nshared: {none: small}"))
+    none, wide, *_ = load(other).runs()
+    assert (none.home, wide.home) == ("small", "other")
+    small.write_text(SMALL.replace("none: {filter: none}", "none: {filter: none, phases: 2}"))
+    with pytest.raises(ValueError, match="small declares variant 'none' otherwise, or not"):
+        load(other)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
