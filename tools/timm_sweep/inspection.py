@@ -6,6 +6,7 @@ import copy
 import io
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,7 @@ from aa_plugins.timm.antialiased import become_antialiased
 
 # Every site, and the padding to export with.
 EVERYWHERE = AAConfig(init="identity", pad_mode="replicate", stem=True)
+BEFORE = replace(EVERYWHERE, placement="pre")
 ONNX_SESSION = {"providers": ["CPUExecutionProvider"]}
 # A size with odd maps: the first that a model takes, if it takes any but its own.
 ODD_SIZES = ((113, 127), (116, 132))
@@ -113,8 +115,41 @@ def check_features(name: str) -> dict[str, Any]:
 def check_training(name: str) -> dict[str, Any]:
     """Two steps of Adam: how many filters had finite gradients, and how many moved altogether."""
     plain, converted, images = specimen(name)
+    return _two_steps(converted, _two_images(plain, images))
+
+
+def check_placement(name: str) -> dict[str, Any]:
+    """All of that with filters before strided convolutions, which keep their strides."""
+    plain, _, images = specimen(name)
+    before = convert(plain, BEFORE)
+    blurred = convert(plain, replace(BEFORE, filter="blur"))
+    small = _two_images(plain, images)
+    with torch.no_grad():
+        with count_macs(plain) as macs:
+            reference = plain(small)
+        with count_macs(before) as macs_before:
+            difference = _difference(before(small), reference)
+        with count_macs(blurred) as macs_blurred:
+            blur = _difference(blurred(small), reference)
+    trained = _two_steps(before, small)
+    return {
+        "pre_converted": sum(1 for _ in filters_of(before)),
+        "pre_difference": difference,
+        "pre_blur": blur,
+        "pre_macs": macs_before[0] / macs[0] - 1,
+        "pre_blur_macs": macs_blurred[0] / macs[0] - 1,
+        **{f"pre_{key}": count for key, count in trained.items()},
+    }
+
+
+def _two_images(plain: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Two images with odd maps, or of the model's own size where it takes no other."""
     odd = odd_images(plain)
-    images = torch.cat((images, images.flip(3))) if odd is None else odd
+    return torch.cat((images, images.flip(3))) if odd is None else odd
+
+
+def _two_steps(converted: nn.Module, images: torch.Tensor) -> dict[str, int]:
+    """Two steps of Adam: how many filters had finite gradients, and how many moved altogether."""
     model = copy.deepcopy(converted).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     finite = {filter_name for filter_name, _ in filters_of(model)}
@@ -222,6 +257,7 @@ CHECKS: dict[str, Callable[[str], dict[str, Any]]] = {
     "sites": check_sites,
     "identity": check_identity,
     "training": check_training,
+    "placement": check_placement,
     "rounding": check_rounding,
     "compile": check_compile,
     "export": check_export,
