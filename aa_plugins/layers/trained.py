@@ -26,7 +26,8 @@ class TrainedBlurPool2d(LearnedFilter):
 
     (N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉). Its taps are free: nothing keeps them low-pass,
     and trained on a task they drift away from it (Zhang, ICML 2019; Zou et al., BMVC 2020, section
-    4); `aa_plugins.diagnostics.filters` measures how far.
+    4); `aa_plugins.diagnostics.filters` measures how far. What is trained is their departure from
+    the start, the prior, so that weight decay draws them to that and not to zero.
 
     Args:
         channels: C of the input, divisible by `groups`.
@@ -65,7 +66,9 @@ class TrainedBlurPool2d(LearnedFilter):
         self.init = init
         self.pad_mode = pad_mode
         shape = (groups, kernel_size, kernel_size)
-        self.taps = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        factory = {"device": device, "dtype": dtype}
+        self.change = nn.Parameter(torch.empty(shape, **factory))
+        self.register_buffer("prior", torch.empty(shape[1:], **factory))
         self.reset_parameters()
 
     @classmethod
@@ -79,12 +82,18 @@ class TrainedBlurPool2d(LearnedFilter):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Start as `init` says."""
+        self.change.zero_()
         if self.init == "identity":
             before = (self.kernel_size - 1) // 2
-            self.taps.zero_()[:, before, before] = 1.0
+            self.prior.zero_()[before, before] = 1.0
         else:
             line = binomial_taps(self.kernel_size)
-            self.taps.copy_(line[:, None] * line)
+            self.prior.copy_(line[:, None] * line)
+
+    @property
+    def taps(self) -> torch.Tensor:
+        """(G, k, k): the kernel of every group."""
+        return self.prior + self.change
 
     def kernels(self) -> torch.Tensor:
         """(C, k, k): the kernel of every channel."""

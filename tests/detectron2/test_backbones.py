@@ -183,7 +183,7 @@ def test_other_filters_run_and_train_in_a_pyramid(filter):
     model = backbone("MODEL.AA.FILTER", filter, "MODEL.BACKBONE.FREEZE_AT", "5").train()
     unfreeze_filters(model)
     sum(level.square().mean() for level in model(torch.randn(1, 3, 64, 96)).values()).backward()
-    taps = [layer.taps.grad for _, layer in filters_of(model)]
+    taps = [layer.change.grad for _, layer in filters_of(model)]
     assert len(taps) == (4 if filter == "trained" else 0)
     assert all(grad is not None and grad.abs().max() > 0 for grad in taps)
 

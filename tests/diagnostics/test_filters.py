@@ -94,7 +94,7 @@ def test_a_trained_filter_starts_low_pass_and_is_seen_to_leave_it():
     start = measured(layer, x)
     assert start["departure"] < 1e-6 and start["gain"] == pytest.approx(1)
     assert start["passes"] == pytest.approx(0.0273, abs=1e-4)
-    layer.taps.data[:, 1, 1] += 0.5
+    layer.change.data[:, 1, 1] += 0.5
     left = measured(layer, x)
     assert left["gain"] == pytest.approx(1.5) and left["passes"] > 5 * start["passes"]
     assert left["departure"] == pytest.approx(0.25) and left["spread"] == 0

@@ -47,7 +47,7 @@ def drawn(layer: nn.Module) -> nn.Module:
     """The layer as if trained: gates half open, norms with statistics."""
     with torch.no_grad():
         if isinstance(layer, TrainedBlurPool2d):
-            layer.taps.uniform_(-0.2, 0.4)
+            layer.change.uniform_(-0.2, 0.4)
         if isinstance(layer, PredictedFilter):
             if layer.gate is not None:
                 layer.gate.uniform_(0.2, 0.9)

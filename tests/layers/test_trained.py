@@ -34,7 +34,7 @@ def test_the_identity_start_subsamples(kernel_size, stride):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_every_channel_is_convolved_with_the_kernel_of_its_group(stride):
     layer = TrainedBlurPool2d(6, 3, stride, groups=2)
-    nn.init.normal_(layer.taps)
+    nn.init.normal_(layer.change)
     x = torch.randn(2, 6, 7, 9)
     padded = pad2d(x, 3)
     maps = [
@@ -50,9 +50,19 @@ def test_every_channel_is_convolved_with_the_kernel_of_its_group(stride):
 def test_gradients_of_taps_and_input():
     layer = TrainedBlurPool2d(4, 4, groups=2, dtype=torch.float64)
     x = torch.randn(1, 4, 5, 6, dtype=torch.float64, requires_grad=True)
-    taps = layer.taps.detach().clone().requires_grad_()
-    call = lambda x, taps: torch.func.functional_call(layer, {"taps": taps}, x)  # noqa: E731
-    assert torch.autograd.gradcheck(call, (x, taps))
+    change = torch.randn_like(layer.change).requires_grad_()
+    call = lambda x, change: torch.func.functional_call(layer, {"change": change}, x)  # noqa: E731
+    assert torch.autograd.gradcheck(call, (x, change))
+
+
+def test_weight_decay_draws_it_to_the_fixed_blur():
+    layer, x = TrainedBlurPool2d(2, groups=1), torch.randn(1, 2, 8, 8)
+    nn.init.normal_(layer.change)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5, weight_decay=1.0)
+    for _ in range(30):
+        (layer(x) * 0).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(layer(x), BlurPool2d(2)(x), rtol=0, atol=1e-5)
 
 
 def test_one_kernel_a_site_or_a_channel_by_the_number_of_groups():
@@ -71,13 +81,13 @@ def test_half_precision_and_autocast(dtype):
         y = layer(x)
     torch.testing.assert_close(y.float(), layer(x), rtol=1e-2, atol=1e-2)
     y.float().sum().backward()
-    assert torch.isfinite(layer.taps.grad).all() and layer.taps.grad.abs().min() > 0
+    assert torch.isfinite(layer.change.grad).all() and layer.change.grad.abs().min() > 0
 
 
 def test_is_a_filter_to_hosts_and_has_nothing_to_fold():
     model = nn.Sequential(TrainedBlurPool2d(4, groups=1)).eval()
     assert [name for name, _ in filters_of(model)] == ["0"] and fuse(model) == []
-    model[0].taps.data.zero_()
+    model[0].change.data.fill_(3)
     reset_filters(model)
     assert model[0].taps.sum().item() == pytest.approx(1)
     with torch.device("meta"):

@@ -39,6 +39,7 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
 NETWORK_VARIANTS: dict[str, dict[str, Any] | None] = {
     "plain": None,
     "fixed blur": {"filter": "blur"},
+    "fixed blur, pre": {"filter": "blur", "placement": "pre"},
     "adaptive": {},
     "adaptive, separable": {"predictor": "separable"},
     "bank": {"filter": "bank"},
