@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from aa_plugins.layers.in_place import InPlace, mix_in
-from aa_plugins.ops import out_size
+from aa_plugins.ops import dense_max2d, out_size
+
+# One node for torch.fx, which can't follow choices made by device.
+torch.fx.wrap("dense_max2d")
 
 
 class Filtered(InPlace):
@@ -47,7 +50,7 @@ class FilterAfterStemPool(Filtered):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu_(self.conv1(x))
-        return self.postfilter(F.max_pool2d(x, kernel_size=3, stride=1, padding=1))
+        return self.postfilter(dense_max2d(x, (3, 3), (1, 1), (1, 1)))
 
 
 class FilterAfterMaxPool(Filtered):
@@ -56,8 +59,8 @@ class FilterAfterMaxPool(Filtered):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.ceil_mode:
             x = F.pad(x, _partial_windows(self, x), value=-torch.inf)
-        x = F.max_pool2d(x, self.kernel_size, 1, self.padding, self.dilation)
-        return self.postfilter(x)
+        window = _pair(self.kernel_size), _pair(self.padding), _pair(self.dilation)
+        return self.postfilter(dense_max2d(x, *window))
 
 
 class FilterAfterAvgPool(Filtered):
