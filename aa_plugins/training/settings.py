@@ -17,7 +17,9 @@ class Settings:
 
     Args:
         stride: S, the network's total stride in pixels: views move within it.
-        size: (h, w) of the views in pixels; images are cropped to windows S - 1 larger.
+        size: (h, w) of the views in pixels; images are cropped to windows S - 1 larger. Their
+            remainder by S should be that of the images the network is used on: one that pads by
+            the remainder ("same" padding) samples on another grid at other sizes.
         views: K, of an image in a step.
         batch: images in a step, over all processes.
         steps: of the optimizer (Adam); 0 trains nothing and takes over statistics alone.
