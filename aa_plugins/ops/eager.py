@@ -25,13 +25,15 @@ def forward(inputs: FilterInputs) -> torch.Tensor:
     x, stride, pad_mode, kernel_size = inputs.x, inputs.stride, inputs.pad_mode, inputs.kernel_size
     taps = inputs.taps()
     accumulator = torch.promote_types(x.dtype, taps.dtype)
-    total = torch.zeros(_out_shape(x, taps), dtype=accumulator, device=x.device)
+    # Not a view of another tensor: autograd forbids what follows to change such a one in place.
+    result = torch.zeros(_out_shape(x, taps), dtype=accumulator, device=x.device)
+    total = result.unflatten(1, (taps.shape[1], -1))
     for channels, groups in _parts(x, taps.shape[1]):
         phases = _phases(pad2d(x[channels], kernel_size, pad_mode), stride)
         weights, part = taps[groups], total[groups]
         for tap, window in enumerate(_windows(phases, weights, stride)):
             part.addcmul_(window, weights[:, :, tap].unsqueeze(2))
-    return total.flatten(1, 2).to(x.dtype)
+    return result.to(x.dtype)
 
 
 def backward(grad: torch.Tensor, inputs: FilterInputs, wanted: tuple[bool, bool]) -> Gradients:
@@ -116,5 +118,4 @@ def _windows(phases: list[torch.Tensor], taps: torch.Tensor, stride: int) -> Ite
 
 
 def _out_shape(x: torch.Tensor, taps: torch.Tensor) -> tuple[int, ...]:
-    groups = taps.shape[1]
-    return (x.shape[0], groups, x.shape[1] // groups, *taps.shape[-2:])
+    return (*x.shape[:2], *taps.shape[-2:])

@@ -210,3 +210,14 @@ def test_a_pooled_predictor_gives_one_filter_for_the_whole_image(kind, perturb):
     layer.train()(x[:1]).sum().backward()  # one image: no statistics over a batch
     conv = layer.conv.weight.grad
     assert torch.isfinite(conv).all() and conv.abs().max() > 0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", [AdaptiveBlurPool2d, FilterBankPool2d])
+def test_what_follows_may_change_its_map_in_place(kind, stride):
+    layer, x = kind(8, stride=stride).train(), torch.randn(2, 8, 9, 7)
+    expected = torch.relu(layer(x))
+    found = torch.relu_(layer(x))
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())

@@ -70,9 +70,9 @@ the models' parameters are constant, and the batch norms are calibrated on rando
 
 ## With filters before strided convolutions
 
-`placement="pre"`: strided convolutions keep their strides and read a filtered map. Same measures, at
-113×127 or 116×132 pixels, or the model's own size; + MACs there, with the predicted filter and with
-`filter="blur"`.
+`placement="pre"` (torch {pre_torch}): strided convolutions keep their strides and read a filtered map.
+Same measures, of an image of 113×127 or 116×132 pixels, or of the model's own size; + MACs there, with
+the predicted filter and with `filter="blur"`.
 
 {before}
 
@@ -210,6 +210,7 @@ def document(rows: Mapping[str, Row]) -> str:
         uncalibrated=_total(rows, "uncalibrated_batch_norms"),
         norms=_total(rows, "batch_norms"),
         opset=_values(rows, "opset"),
+        pre_torch=_values(rows, "pre_torch"),
         cost=table(converted, COST).markdown(),
         equality=table(converted, EQUALITY).markdown(),
         before=table(converted, BEFORE).markdown(),
