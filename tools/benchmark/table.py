@@ -73,7 +73,9 @@ def runtime_ratios(rows: Sequence[dict[str, Any]], column: str) -> str:
     lines = []
     for place in dict.fromkeys((row["case"], row["runtime"]) for row in rows):
         found = {r["variant"]: r for r in rows if (r["case"], r["runtime"]) == place}
-        lines.append((*place, *(COLUMNS[column][1].format(found[v][column]) for v in variants)))
+        cells = (found[v][column] if v in found else None for v in variants)
+        form = COLUMNS[column][1]
+        lines.append((*place, *("" if cell is None else form.format(cell) for cell in cells)))
     return Table(("", "runtime", *variants), tuple(lines)).markdown()
 
 
