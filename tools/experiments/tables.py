@@ -154,19 +154,31 @@ def cost(results: Results) -> Table:
     return Table(header, tuple(rows))
 
 
+# Measures of `watch`: title, factor and format.
+FILTER_MEASURES = {
+    "departure": ("departure from the fixed blur", 100, ".1f"),
+    "spread": ("spread between places", 100, ".1f"),
+    "follows_detail": ("follows detail, px²", 1, "+.2f"),
+    "gain": ("gain", 1, ".3f"),
+    "passes": ("passes of what aliases", 1, ".3f"),
+}
+
+
 def filters(results: Results) -> Table:
-    """What the predicted filters do: means over sites and seeds of the measures of `watch`."""
-    scales = {"departure": (100, ".1f"), "spread": (100, ".1f"), "follows_detail": (1, "+.2f")}
+    """What trained filters do: means over sites and seeds of the measures of `watch`."""
     rows = []
+    every = (r for runs in results.records.values() for r in runs.values())
+    measured = {name for r in every for site in r["filters"].values() for name in site}
+    names = [name for name in FILTER_MEASURES if name in measured]
     for variant in results.variants():
         sites = [site for r in results.records[variant].values() for site in r["filters"].values()]
         cells = []
-        for name, (scale, form) in scales.items():
+        for name in names:
+            _, scale, form = FILTER_MEASURES[name]
             known = [scale * site[name] for site in sites if name in site]
             cells.append(format(sum(known) / len(known), form) if known else ABSENT)
         rows.append((variant, *cells))
-    header = ("departure from the fixed blur", "spread between places", "follows detail, px²")
-    return Table(("", *header), tuple(rows))
+    return Table(("", *(FILTER_MEASURES[name][0] for name in names)), tuple(rows))
 
 
 def host(results: Results) -> Table:
