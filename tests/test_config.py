@@ -71,6 +71,7 @@ def test_is_frozen_and_hashable():
             {"activation": "gelu"},
             "activation='gelu' is unknown: choose one of same, silu, softplus",
         ),
+        ({"filter": "none", "activation": "silu"}, 'stands in front of filters.*filter="trained"'),
         ({"filt_size": 3}, "unknown AAConfig field 'filt_size': known are filter, kernel_size"),
     ],
 )
