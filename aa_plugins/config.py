@@ -139,8 +139,8 @@ class AAConfig:
                 raise ValueError(f"{field.name}={value!r} must be True or False")
         if self.filter == "none" and self.activation != "same":
             raise ValueError(
-                f'activation="{self.activation}" stands in front of filters, and filter="none" puts '
-                'in none: use filter="trained", init="identity" for the activations alone'
+                f'activation="{self.activation}" stands in front of filters, and filter="none" '
+                'puts in none: use filter="trained", init="identity" for the activations alone'
             )
         if self.filter == "aps" and self.placement == "pre":
             raise ValueError('filter="aps" subsamples itself: use placement="post"')
