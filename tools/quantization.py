@@ -32,10 +32,10 @@ from aa_plugins.export import export, exportable
 from aa_plugins.export.formats import Onnx
 from efficientnet_lite import as_timm, package_file
 from experiments.stabilized import Images, measure
+from quantize import FILTERS, quantize
 
 VERSION, SIDE, VIEWS = "lite0", 192, 2
 CALIBRATION = 64  # photos
-FILTERS = "aa_plugins.export.filters"  # the modules whose nodes are a filter's
 COLUMNS = ("accuracy", "agreement")
 
 
@@ -85,41 +85,6 @@ class InBfloat16(nn.Module):
         return self.model(x.bfloat16()).float()
 
 
-def quantize(path: Path, calibration: Images, keep_filters: bool) -> Path:
-    """An int8 file beside `path`.
-
-    Args:
-        keep_filters: leave the filters in float.
-    """
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-
-    class Photos(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = iter(range(len(calibration)))
-
-        def get_next(self) -> dict[str, Any] | None:
-            index = next(self.left, None)
-            if index is None:
-                return None
-            return {"image": torch.stack([calibration[index]] * VIEWS)[..., :SIDE, :SIDE].numpy()}
-
-    filters = []
-    for node in onnx.load(path).graph.node:
-        if any(FILTERS in prop.value for prop in node.metadata_props):
-            filters.append(node.name)
-    quantized = path.with_name(f"{path.stem}-{'mixed' if keep_filters else 'int8'}.onnx")
-    quantize_static(
-        path,
-        quantized,
-        Photos(),
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=filters if keep_filters else [],
-    )
-    return quantized
-
-
 def precisions(model: nn.Module, calibration: Images, folder: Path) -> Iterator[tuple]:
     """Name and network of every precision."""
     path = folder / "network.onnx"
@@ -128,7 +93,8 @@ def precisions(model: nn.Module, calibration: Images, folder: Path) -> Iterator[
     yield "bfloat16", InBfloat16(model), None
     plain = not any(type(m).__module__ == FILTERS for m in exportable(model).modules())
     for keep in (False,) if plain else (False, True):
-        file = quantize(path, calibration, keep)
+        crops = (torch.stack([image] * VIEWS)[..., :SIDE, :SIDE].numpy() for image in calibration)
+        file = quantize(path, crops, keep)
         yield "int8, filters in float32" if keep else "int8", InOnnx(file), file.stat().st_size
 
 
