@@ -130,6 +130,7 @@ def test_a_killed_evaluation_resumes_to_the_same_numbers(tested, tiny_config, sh
     assert saved["results"]["tiny"]["mASSC"] == summary_of(folder)["mASSC"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tested, tiny_config, shapes, tmp_path):
     folder, metrics = tested
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]

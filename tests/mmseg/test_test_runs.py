@@ -138,7 +138,10 @@ test_dataloader = dict(dataset=dict(metainfo=metainfo))
     assert metrics["shift/mIoU"] == pytest.approx(metrics["mIoU"], abs=0.02)
 
 
-@pytest.mark.parametrize("change", ["data", "pipeline", "model"])
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("data", "pipeline")] + ["model"],
+)
 def test_resuming_on_other_data_is_refused(tested, tiny_config, shapes, tmp_path, change):
     weights = str(tested[0] / "weights.pth")
     protocol = Protocol.from_dict(protocol_of(tiny_config))
