@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         if not rows:
             networks = loaded(args)
             rows = measure_all(args, networks)
-            pictures = [first_image_moving(networks)]
+            pictures = first_image_moving(networks)
     from aa_plugins.evaluation.tasks import task_of
     from aa_plugins.report.comparison import comparison
 
@@ -98,14 +98,19 @@ def read(rows: list[str]) -> tuple[dict[str, dict], dict[str, list[dict]]]:
     return {n: header for n, (header, _) in found.items()}, {n: r for n, (_, r) in found.items()}
 
 
-def first_image_moving(networks: dict[str, Network]) -> Picture:
-    """Predictions of all networks on their first test image as it moves pixel by pixel."""
+def first_image_moving(networks: dict[str, Network]) -> list[Picture]:
+    """Predictions of all networks on their first test image as it moves pixel by pixel; none where
+    a network takes no view of that size, as a file exported for one size."""
     from aa_plugins.command.diagnose import moving
     from aa_plugins.datasets.images import read_image
 
     first = next(iter(networks.values()))
     sample = first.samples(first.default_protocol())[0]
-    return moving(networks, read_image(sample.file))
+    try:
+        return [moving(networks, read_image(sample.file))]
+    except ValueError as error:
+        print(f"no moving picture: {error}")
+        return []
 
 
 def loaded(args: argparse.Namespace) -> dict[str, Network]:

@@ -241,9 +241,10 @@ def filters_section(found: dict[str, Findings]) -> list[Section]:
     text = (
         "Departure: how far the predicted kernels are from the fixed blur, 0 to 1. Spread: how "
         "much they differ from place to place. Follows detail: by how many square pixels they "
-        "blur more where there is more detail; negative ones keep it."
+        "blur more where there is more detail; negative ones keep it. Gain: the sum of their taps. "
+        "Passes: the share of what aliases that they let pass, 0.027 for the fixed blur of 3 taps."
     )
-    header = ("filter", "departure", "spread", "follows detail")
+    header = ("filter", "departure", "spread", "follows detail", "gain", "passes")
     return [Section("What the filters do", text, [Table(header, tuple(rows))])]
 
 

@@ -100,6 +100,18 @@ def test_consistency_flicker_and_report_run_it(tmp_path, photos, capsys):
     assert "this page shows predictions alone" in page and "As the image moves" in page
 
 
+def test_a_file_of_one_size_is_measured_and_shown_without_a_moving_picture(
+    tmp_path, photos, capsys
+):
+    file = written(dense(), tmp_path / "fixed.onnx", free=False)
+    sizes = ["--size", "64", "80", "--protocol", '{"kind": "grid", "stride": 4}']
+    out = ["--out", str(tmp_path / "out")]
+    assert run("consistency", [file, "--data", str(photos), *sizes, *out, "--debug"]) == 0
+    said = capsys.readouterr().out
+    assert "no moving picture: the file takes 1×3×48×64 alone, not 55×71" in said
+    assert json.loads((tmp_path / "out/consistency.json").read_text())["results"]
+
+
 def test_report_of_networks_that_can_be_looked_into(tmp_path, photos, capsys):
     import timm
 
