@@ -73,8 +73,8 @@ def antialias(
 
     Raises:
         ValueError: where there is nothing to convert, a name pattern matches no site, the forward
-            pass fails on every likely input, or the model was converted, compiled or sharded
-            before.
+            pass fails on every likely input, the model was converted, compiled or sharded before,
+            or filter="aps" meets a strided shortcut.
     """
     config = AAConfig.of(config)
     converted = next((n for n, m in model.named_modules() if isinstance(m, Filtered)), None)
