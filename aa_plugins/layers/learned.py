@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 
-class LearnedFilter(nn.Module):
+class LearnedFilter(nn.Module, ABC):
     """A filter of k×k taps for each of `groups` channel groups, which training changes."""
 
     channels: int
@@ -18,13 +19,13 @@ class LearnedFilter(nn.Module):
     groups: int
     pad_mode: str
 
+    @abstractmethod
     def reset_parameters(self) -> None:
         """Start as `init` says; idempotent, to be called after a host's own initialisation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Taps at kept positions: (N, C, H, W) → (N, G, k², ⌈H/stride⌉, ⌈W/stride⌉), float32."""
-        raise NotImplementedError
 
     def init_weights(self, **_: Any) -> None:
         """Start again: timm and mmengine call this after they have initialised every norm."""
