@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ CLAIM_DIRECTIONS = ("higher", "lower", "zero")
 BESIDE_FILTERS = ("network", "randaugment", "options", "phases", "stabilize")
 
 # What makes runs the same, beside the fields of their variant.
-SHARED_FIELDS = ("config", "data", "task", "options", "protocol", "start", "stabilize", "folds")
+SHARED_FIELDS = (
+    *("config", "data", "task", "options", "seed_options", "protocol", "start", "stabilize"),
+    "folds",
+)
 
 
 def run_name(variant: str, seed: int) -> str:
@@ -74,9 +77,10 @@ class Run:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """KEY=VALUE of the host: the experiment's, then the variant's own."""
+        """KEY=VALUE of the host: the experiment's, the seed's, then the variant's own."""
         own = self.experiment.variants[self.variant].get("options", ())
-        return (*self.experiment.options, *own)
+        of_seed = self.experiment.seed_options.get(self.seed, ())
+        return (*self.experiment.options, *of_seed, *own)
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Experiment:
         variants: name to fields of AAConfig, and `options` of the host that are the variant's own.
         columns: metrics of the tables.
         options: KEY=VALUE of the host that all of its trainings share, on top of the config.
+        seed_options: seed to KEY=VALUE that its trainings share, such as the sequence held out.
         protocol: what of the evaluation's protocol differs from the host's default.
         start: what its trainings go on from; by default they start as the config says.
         claims: what the records are asked.
@@ -153,6 +158,7 @@ class Experiment:
     variants: Mapping[str, Mapping[str, Any]]
     columns: tuple[str, ...]
     options: tuple[str, ...] = ()
+    seed_options: Mapping[int, Sequence[str]] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     start: Start | None = None
@@ -207,7 +213,7 @@ def _read(path: Path) -> dict[str, Any]:
 def inherited(own: dict[str, Any], other: dict[str, Any], path: Path) -> dict[str, Any]:
     """The declaration of an analysis, with what it leaves to the experiment that it is `of`."""
     shared = ("config", "data", "seeds", "folds", "stabilize", "photos", "sequences", "block")
-    kept = (*shared, "options")
+    kept = (*shared, "options", "seed_options")
     names = own.get("variants") or list(other["variants"])
     if unknown := sorted(set(names) - set(other["variants"])):
         raise ValueError(f"{path}: {own['of']} has no variant {unknown[0]!r}")
@@ -222,6 +228,8 @@ def _check(experiment: Experiment, path: Path) -> None:
         if not name.replace("-", "").isalnum():
             raise ValueError(f"{path}: variant {name!r} names a folder: letters, digits, hyphens")
         AAConfig.from_dict(Run(experiment, name, seed=0).aa)
+    if unknown := sorted(set(experiment.seed_options) - set(experiment.seeds)):
+        raise ValueError(f"{path}: seed_options are of seed {unknown[0]!r}, which isn't in seeds")
     if start := experiment.start:
         other = _read(path.with_stem(start.experiment))
         if start.variant not in other["variants"] or set(experiment.seeds) - set(other["seeds"]):

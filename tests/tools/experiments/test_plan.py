@@ -44,6 +44,7 @@ def test_declarations_name_configs_and_filters_that_exist(path):
             *(str(experiment.variants[run.variant].get(n)) for n in ("network", "randaugment")),
         )
         for run in experiment.runs()
+        if run.seed == experiment.seeds[0]
     }
     assert len(made) == len(experiment.variants)
     names = [run.name for run in experiment.runs()]
@@ -62,6 +63,14 @@ def test_a_variant_adds_its_own_options(small):
     assert wide.options == ("train_cfg.max_iters=9", "optim_wrapper.optimizer.lr=1")
 
 
+def test_a_seed_adds_its_own_options_before_those_of_the_variant(small):
+    text = small.read_text().replace("columns:", "seed_options: {3: [data.names=3]}\ncolumns:")
+    small.write_text(text)
+    runs = load(small).runs()
+    assert runs[1].options[1:] == ("data.names=3", "optim_wrapper.optimizer.lr=1")
+    assert runs[3].options[1:] == ("optim_wrapper.optimizer.lr=1",)
+
+
 def test_a_shared_variant_is_the_other_experiments_run(small):
     other = small.with_stem("other")
     other.write_text(SMALL.replace("title: Small", "title: Other\nshared: {none: small}"))
@@ -77,6 +86,7 @@ def test_a_shared_variant_is_the_other_experiments_run(small):
     [
         ("task: semantic", "task: panoptic", "task='panoptic'; choose one of"),
         ("title: Small", "titel: Small", "unknown field 'titel'"),
+        ("columns:", "seed_options: {2: [a=1]}\ncolumns:", "seed_options are of seed 2, which"),
         ("against: none", "against: nothing", "is about unknown 'nothing'"),
         ("against: none", "direction: up", "direction='up': choose one of higher, lower, zero"),
         ("wide: {", "wide one: {", "variant 'wide one' names a folder"),
