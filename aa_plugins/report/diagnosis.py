@@ -12,7 +12,7 @@ from aa_plugins.diagnostics.aliasing import CLASSES
 from aa_plugins.diagnostics.stages import Step
 from aa_plugins.diagnostics.survey import PlaceAliasing
 from aa_plugins.report.elements import Plot
-from aa_plugins.report.plots import COLOURS, MARKERS, WIDTH, legend_above
+from aa_plugins.report.plots import WIDTH, legend_above, style
 from aa_plugins.report.table import Table
 
 CLASS_COLOURS = dict(tangled="#c9483f", aliased="#e0a030", non_aliased="#1b9e77", no_pass="#b9bec6")
@@ -107,7 +107,7 @@ def _before_and_after(
     names = list(dict.fromkeys(place for rows in values.values() for place in rows))
     figure, panel = _rows(names)
     for index, (network, rows) in enumerate(values.items()):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour, marker = style(index).values()
         shift = 0.16 * (index - (len(values) - 1) / 2)
         for place, (before, after) in rows.items():
             row = names.index(place) + shift

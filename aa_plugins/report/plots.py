@@ -26,6 +26,15 @@ MARKERS = "os^Dv<>P"
 INTERVALS = "Bars are 95 % intervals."
 
 
+def style(index: int) -> dict[str, str]:
+    """Colour and marker of the index-th variant: no two of the first 64 share both."""
+    turn = index // len(COLOURS)
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[(index + turn) % len(MARKERS)],
+    }
+
+
 def result_plots(results: Mapping[str, Mapping], metrics: Sequence[str]) -> list[Plot]:
     """Every metric as a point for each variant, every branch as a curve or a surface.
 
@@ -49,8 +58,7 @@ def value_plot(results: Mapping[str, Mapping], metric: str) -> Plot:
     panel = figure.subplots()
     for row, tree in enumerate(results.values()):
         (value,), bars = _points([find(tree, metric)])
-        style = dict(fmt=MARKERS[row % len(MARKERS)], color=COLOURS[row % len(COLOURS)])
-        panel.errorbar(value, row, xerr=bars, capsize=3, markersize=6, **style)
+        panel.errorbar(value, row, xerr=bars, capsize=3, markersize=6, **style(row))
     panel.set_yticks(range(len(results)), list(results))
     panel.set_ylim(len(results) - 0.5, -0.5)
     panel.set_xlabel(label(metric))
@@ -78,10 +86,9 @@ def draw_curve(panel: Axes, results: Mapping[str, Mapping], branch: str) -> None
         values, bars = _points(entries)
         spread = 0.5 * (index - (len(results) - 1) / 2) / max(len(results), 4)
         places = np.arange(len(keys)) + spread if numbers is None else numbers
-        style = MARKERS[index % len(MARKERS)] + ("" if numbers is None else "-")
-        colour = COLOURS[index % len(COLOURS)]
+        line = "none" if numbers is None else "-"
         panel.errorbar(
-            places, values, bars, fmt=style, color=colour, capsize=3, markersize=5, label=name
+            places, values, bars, ls=line, capsize=3, markersize=5, label=name, **style(index)
         )
     if numbers is None:
         turned = {"rotation": 30, "ha": "right"} if max(map(len, keys)) > 6 else {}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aa_plugins.diagnostics.oscillation import FREQUENCIES
-from aa_plugins.report.plots import draw_curve
-from aa_plugins.report.table import label
+from aa_plugins.report.plots import branch_keys, draw_curve, style
+from aa_plugins.report.table import find, label
 from experiments.results import Results
 from experiments.tasks import is_analysis, numbers
 
+CURVES = 6  # that can be told apart, with intervals at a dozen places
 AXES = {
     "semantic": ("mIoU", "mASSC", "shift"),
     "instance": ("mask/AP/reference", "mask/mAISC", "mask/shift"),
@@ -21,29 +24,48 @@ AXES = {
 
 
 def picture(results: Results) -> Figure:
-    """Two panels: a point a run, and a curve a variant with its intervals over images."""
+    """Two panels: a point a run, and agreement by shift: a curve a variant with its intervals over
+    images or, where they would hide one another, a row a variant."""
     if is_analysis(results.experiment.task):
         return _curves(results)
     if results.experiment.task == "oscillations":
         return _told_apart(results)
     accuracy, consistency, curve = AXES[results.experiment.task]
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    names = results.variants()
+    trees = {name: results.summary(name, [curve]) for name in names}
+    mapped = len(names) > CURVES and any(trees.values())
+    height = 1.2 + 0.24 * len(names) if mapped else 3.4
+    figure = Figure(figsize=(9.5, height), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    for variant in results.variants():
+    for index, variant in enumerate(names):
         found = [results.values(variant, metric) for metric in (consistency, accuracy)]
-        left.plot(*(list(values.values()) for values in found), "o", label=variant)
+        points = (list(values.values()) for values in found)
+        left.plot(*points, linestyle="none", label=variant, **style(index))
     left.set_xlabel(label(consistency))
     left.set_ylabel(f"{label(accuracy)}, a point a seed")
-    trees = {variant: results.summary(variant, [curve]) for variant in results.variants()}
-    if any(trees.values()):
+    left.grid(alpha=0.3)
+    if mapped:
+        _map(right, trees, curve)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=6)
+    elif any(trees.values()):
         draw_curve(right, trees, curve)
         right.set_xlabel("agreement by shift (down, right)")
         right.grid(alpha=0.3)
     else:  # random pairs have no shifts in common
         right.axis("off")
         left.legend(fontsize="small")
-    left.grid(alpha=0.3)
     return figure
+
+
+def _map(panel: Axes, trees: Mapping[str, Mapping], branch: str) -> None:
+    """A row a variant, a column an entry of the branch, lighter where they agree more."""
+    keys = branch_keys(trees, branch)
+    values = [[find(tree, f"{branch}/{key}")["value"] for key in keys] for tree in trees.values()]
+    image = panel.imshow(values, cmap="cividis", aspect="auto")
+    panel.set_yticks(range(len(trees)), list(trees), fontsize="small")
+    panel.set_xticks(range(len(keys)), keys, fontsize="small")
+    panel.set_xlabel("agreement by shift (down, right)")
+    panel.figure.colorbar(image, ax=panel, label="per cent")
 
 
 def _told_apart(results: Results) -> Figure:

@@ -1,6 +1,7 @@
 """Means over seeds, verdicts and tables, on records whose numbers are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,4 +157,18 @@ def test_the_picture_has_a_point_a_run_and_a_curve_a_variant(experiment, tmp_pat
     values = results.values("blur", "mASSC")
     assert list(left.lines[1].get_xdata()) == list(values.values())
     assert right.get_legend() is not None
+    curves = [bars.lines[0] for bars in right.containers]
+    for point, curve in zip(left.lines, curves, strict=True):
+        assert point.get_color() == curve.get_color() and point.get_marker() == curve.get_marker()
     assert save(results, tmp_path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_of_many_variants_has_a_row_each(experiment, tmp_path):
+    names = [f"v{number}" for number in range(9)]
+    for number, name in enumerate(names):
+        write(tmp_path, name, 0, np.full(IMAGES, 500 + number))
+    many = replace(experiment, variants={name: {"filter": "blur"} for name in names}, claims=())
+    left, right, _ = picture(Results.read(many, tmp_path)).axes
+    assert len({(line.get_color(), line.get_marker()) for line in left.lines}) == 9
+    assert [tick.get_text() for tick in right.get_yticklabels()] == names
+    assert np.allclose(right.images[0].get_array()[:, 0], [50 + 0.1 * n for n in range(9)])
