@@ -103,12 +103,13 @@ def first_image_moving(networks: dict[str, Network]) -> list[Picture]:
     a network takes no view of that size, as a file exported for one size."""
     from aa_plugins.command.diagnose import moving
     from aa_plugins.datasets.images import read_image
+    from aa_plugins.hosts.interface import SizeRefused
 
     first = next(iter(networks.values()))
     sample = first.samples(first.default_protocol())[0]
     try:
         return [moving(networks, read_image(sample.file))]
-    except ValueError as error:
+    except SizeRefused as error:
         print(f"no moving picture: {error}")
         return []
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aa_plugins.hosts.interface import Network
     from aa_plugins.report.elements import Page, Picture, Section
 
+STEP = 1  # pixels that the image moves by
 STEP_IMAGES = 8  # of which every step is followed: three passes an image
 MOVES = 9  # frames of the moving picture, one pixel apart
 
@@ -86,9 +87,13 @@ def examine(name: str, network: Network, pictures: list) -> Findings:
 
     bar = tqdm(pictures, desc=f"{name}, aliasing")
     inputs = [network.prepared(picture) for picture in pictures]
+
+    def seen(pixels: torch.Tensor, room: int = 0) -> torch.Tensor:
+        return pixels[(..., *network.window(*pixels.shape[-2:], room))]
+
     with watch(network.model) as filters:
-        aliasing = survey(network.model, (inputs[i] for i, _ in enumerate(bar)), once)
-    alike = [i for i in inputs if i.shape == inputs[0].shape][:STEP_IMAGES]
+        aliasing = survey(network.model, (seen(inputs[i]) for i, _ in enumerate(bar)), once)
+    alike = [seen(i, STEP) for i in inputs if i.shape == inputs[0].shape][:STEP_IMAGES]
     bar = tqdm(total=3 * len(alike), desc=f"{name}, steps")
 
     def counted(image: torch.Tensor) -> None:
@@ -97,7 +102,7 @@ def examine(name: str, network: Network, pictures: list) -> Findings:
 
     with bar:
         batch = torch.stack(alike)
-        steps = flicker_by_step(network.model, batch, (1,), network.stride, counted)
+        steps = flicker_by_step(network.model, batch, (STEP,), network.stride, counted)
     sites = sites_of(network)
     aliasing = [replace(row, name=sites.get(site_name(row.name), row.name)) for row in aliasing]
     steps = [s._replace(name=sites.get(site_name(s.name), s.name)) for s in steps]
@@ -174,6 +179,9 @@ def moving(networks: dict[str, Network], photo: Any) -> Picture:
         pixels = network.prepared(photo)
         height, width = pixels.shape[-2:]
         resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+        window = network.window(height, width, MOVES)
+        pixels, resized = pixels[(..., *window)], resized[window]
+        height, width = pixels.shape[-2:]
         views = [(..., slice(0, height - MOVES), slice(i, width - MOVES + i)) for i in range(MOVES)]
         frames = Frames(
             "moved",

@@ -123,11 +123,13 @@ def filmed(args: argparse.Namespace, network: Network) -> Frames:
     clip = Clip(args.video, args.frames, args.every)
     originals = list(clip)
     height, width = network.prepared(originals[0]).shape[-2:]
-    pictures = [cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in originals]
+    window = network.window(height, width)
+    whole = (cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in originals)
+    pictures = [frame[window] for frame in whole]
     return Frames(
         clip.name,
         pictures,
-        lambda: map(network.prepared, originals),
+        lambda: (network.prepared(frame)[(..., *window)] for frame in originals),
         lambda: (optical_flow(a, b) for a, b in zip(pictures, pictures[1:])),
         np.zeros((len(pictures), 2)),
     )
@@ -142,12 +144,14 @@ def moved(
     import torch
 
     from aa_plugins.evaluation.motion import known_motion
-    from aa_plugins.evaluation.temporal import camera_path, moved_frames
+    from aa_plugins.evaluation.temporal import camera_path, moved_frames, reach_of
 
     pixels = network.prepared(photo)
     path = camera_path(args.frames or 16, seed=args.seed + seed)
     height, width = pixels.shape[-2:]
     resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+    window = network.window(height, width, 2 * reach_of(path))
+    pixels, resized = pixels[(..., *window)], resized[window]
     seen = moved_frames(torch.from_numpy(resized.copy()).permute(2, 0, 1), path)
     pictures = [f.clamp(0, 255).byte().permute(1, 2, 0).numpy() for f in seen]
     height, width = pictures[0].shape[:2]

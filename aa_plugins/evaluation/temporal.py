@@ -47,7 +47,7 @@ def moved_frames(image: torch.Tensor, path: np.ndarray) -> Iterator[torch.Tensor
     Raises:
         ValueError: where the path leaves too little of the image.
     """
-    margin = int(np.ceil(np.abs(path).max()))
+    margin = reach_of(path)
     height, width = image.shape[-2] - 2 * margin, image.shape[-1] - 2 * margin
     if min(height, width) < 1:
         raise ValueError(
@@ -59,6 +59,11 @@ def moved_frames(image: torch.Tensor, path: np.ndarray) -> Iterator[torch.Tensor
         moved = fourier_shift(image, tuple(float(f) for f in offset - whole))
         top, left = margin + whole
         yield moved[..., top : top + height, left : left + width]
+
+
+def reach_of(path: np.ndarray) -> int:
+    """The largest offset of a path along either axis, in whole pixels, rounded up."""
+    return int(np.ceil(np.abs(path).max()))
 
 
 def semantic_flicker(

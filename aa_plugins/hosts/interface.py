@@ -29,6 +29,10 @@ Record = dict[str, Any]
 Change = Callable[[np.ndarray], np.ndarray]
 
 
+class SizeRefused(ValueError):
+    """A network takes images of another size alone."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A network and what to test it on, as a command line or a script asks for it.
@@ -162,6 +166,18 @@ class Network(ABC):
     def prepared(self, image: np.ndarray) -> torch.Tensor:
         """Any image, (H, W, 3) uint8 in RGB, as the network gets those it is tested on: pixels
         (C, H', W')."""
+
+    def window(self, height: int, width: int, room: int = 0) -> tuple[slice, slice]:
+        """Rows and columns of a prepared image of this size that the network is run on: of a
+        classifier the centre, as large as its views and `room` pixels more, as some take no other
+        size; of others all."""
+        if self.task != "classification":
+            return slice(0, height), slice(0, width)
+        views = self.protocol()["crop"]
+        kept = [min(own, side + room) for own, side in zip((height, width), views)]
+        starts = [(own - side) // 2 for own, side in zip((height, width), kept)]
+        rows, columns = (slice(start, start + side) for start, side in zip(starts, kept))
+        return rows, columns
 
     @abstractmethod
     def predict(self, views: Iterable[torch.Tensor]) -> Iterator[Any]:

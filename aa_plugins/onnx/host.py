@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from aa_plugins.hosts.interface import Request
+from aa_plugins.hosts.interface import Request, SizeRefused
 from aa_plugins.hosts.module import ModuleNetwork, network_of
 
 INSTANCES = ("boxes", "labels", "scores")
@@ -104,7 +104,7 @@ class OnnxModule(nn.Module):
         fixed = [side for side in self.input.shape if isinstance(side, int)]
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
             height, width = images.shape[-2:]
-            raise ValueError(
+            raise SizeRefused(
                 f"the file takes {'×'.join(map(str, fixed))} alone, not {height}×{width}: export "
                 "it with free height and width"
             )

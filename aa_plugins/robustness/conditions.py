@@ -56,9 +56,8 @@ def chosen(samples: Sequence[Sample], images: int | None) -> list[Sample]:
 
 def centre_of(network: Network, image: np.ndarray) -> torch.Tensor:
     """An image (H, W, 3) as a classifier gets it, and of that the centre of the size of a view."""
-    pixels, size = network.prepared(image), network.protocol()["crop"]
-    top, left = ((own - side) // 2 for own, side in zip(pixels.shape[-2:], size))
-    return pixels[..., top : top + size[0], left : left + size[1]]
+    pixels = network.prepared(image)
+    return pixels[(..., *network.window(*pixels.shape[-2:]))]
 
 
 def measure(
