@@ -14,7 +14,7 @@ from aa_plugins.ops import backend_report
 from benchmark import SUITES, as_markdown, below_the_bar
 from benchmark.measure import clock_of
 
-CPU_ALONE = ("runtime",)
+CPU_ALONE = ("runtime", "compiled")
 
 
 def positive(text: str) -> int:

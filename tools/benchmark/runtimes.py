@@ -74,7 +74,7 @@ def _compare(
     sizes: dict[tuple[str, str], dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for variant, config in VARIANTS.items():
-            model = _converted(plain, config, backbone)
+            model = converted(plain, config, backbone)
             fuse(model)
             tasks["torch", variant] = _inference(model, x)
             graph = Path(folder) / "network.onnx"
@@ -87,26 +87,28 @@ def _compare(
                 run, nodes = FORMATS[suffix].open(path, threads), FORMATS[suffix].nodes(path)
                 tasks[runtime, variant] = lambda run=run: run(x)
                 sizes[runtime, variant] = {"nodes": nodes, "megabytes": written.size / 1e6}
-        return _rows(case, tasks, sizes, rounds)
+        return rows_over_plain(case, tasks, sizes, rounds)
 
 
-def _converted(
+def converted(
     plain: nn.Module,
     config: dict[str, Any] | None,
     backbone: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> nn.Module:
+    """The plain network with a configuration's filters, in eval mode; itself without one."""
     model = copy.deepcopy(plain)
     if config is not None:
         antialias(backbone(model), config)
     return model.eval()
 
 
-def _rows(
+def rows_over_plain(
     case: str,
     tasks: dict[tuple[str, str], Callable[[], Any]],
     sizes: dict[tuple[str, str], dict[str, float]],
     rounds: int,
 ) -> Rows:
+    """A row a runtime and variant, from interleaved rounds."""
     seconds = rounds_of(tasks, rounds, what=case)
     rows = []
     for (runtime, variant), values in seconds.items():

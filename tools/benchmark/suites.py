@@ -17,6 +17,7 @@ from aa_plugins.evaluation import SemanticConsistency, preset
 from aa_plugins.layers import AdaptiveBlurPool2d, BlurPool2d, FilterBankPool2d, fuse
 from aa_plugins.ops import adaptive_blur2d
 from aa_plugins.surgery import antialias
+from benchmark.compiled import compiled_suite
 from benchmark.measure import Timing, in_new_process, interleaved, peak_growths
 from benchmark.published import PublishedFilter, replace_filters
 from benchmark.runtimes import runtime_suite
@@ -178,6 +179,7 @@ SUITES: dict[str, Callable[[int, str], Iterator[Rows]]] = {
     "host": host_suite,
     "evaluation": evaluation_suite,
     "runtime": runtime_suite,
+    "compiled": compiled_suite,
     "training": training_suite,
 }
 

@@ -66,9 +66,9 @@ def ratios(rows: Sequence[dict[str, Any]], column: str, base: str) -> str:
     return Table(("", *variants), tuple(lines)).markdown()
 
 
-def runtime_ratios(rows: Sequence[dict[str, Any]], column: str) -> str:
+def runtime_ratios(rows: Sequence[dict[str, Any]], column: str, suite: str = "runtime") -> str:
     """Networks in runtimes × variants, one column of the rows, in the format of `COLUMNS`."""
-    rows = [row for row in of_suite(rows, "runtime") if row.get(column) is not None]
+    rows = [row for row in of_suite(rows, suite) if row.get(column) is not None]
     variants = [*dict.fromkeys(row["variant"] for row in rows)]
     lines = []
     for place in dict.fromkeys((row["case"], row["runtime"]) for row in rows):
@@ -109,6 +109,7 @@ KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     },
     "over-plain": lambda rows: ratios(of_suite(rows, "network", "host"), "over_plain", "plain"),
     "runtime-over-plain": lambda rows: runtime_ratios(rows, "over_plain"),
+    "compiled-over-plain": lambda rows: runtime_ratios(rows, "over_plain", "compiled"),
     "quantization": quantization,
     "runtime-nodes": lambda rows: runtime_ratios(rows, "nodes"),
     "layer-speed": lambda rows: ratios(
