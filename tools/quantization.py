@@ -20,6 +20,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from quantize import FILTERS, quantize, quantize_openvino, size_of
 VERSION, SIDE, VIEWS = "lite0", 192, 2
 CALIBRATION = 64  # photos
 COLUMNS = ("accuracy", "agreement")
+PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "torchao")
 
 
 def parse_args() -> argparse.Namespace:
@@ -157,7 +159,7 @@ def main() -> None:
                 row |= {f"{name}_change": beside[name] for name in COLUMNS}
                 rows.append(row)
                 print({key: row[key] for key in ("variant", "precision", *COLUMNS)}, flush=True)
-                machine = {"torch": torch.__version__, "images": len(tested)}
+                machine = {name: version(name) for name in PACKAGES} | {"images": len(tested)}
                 args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 
 

@@ -37,8 +37,8 @@ for example:
   aa-plugins consistency timm:aa_resnet50 --weights resnet50.pth --data photos
 
 aa-plugins COMMAND --help has more. A network is a config (a file, or the name of one that comes
-with the package), timm:NAME, torchvision:NAME, an .onnx file or MODULE:FUNCTION. Ends with 0; with
-1 after an error, 2 after a wrong command line, 130 where it was interrupted.
+with the package), timm:NAME, torchvision:NAME, an .onnx or .xml file or MODULE:FUNCTION. Ends with
+0; with 1 after an error, 2 after a wrong command line, 130 where it was interrupted.
 """
 
 

@@ -12,6 +12,7 @@ from aa_plugins.command.options import NETWORK, aa_config, add_aa
 if TYPE_CHECKING:
     from aa_plugins.hosts.interface import Network
 
+ENDINGS = (".py", ".yaml", ".yml", ".onnx", ".xml")  # of networks that are files
 OWN = "-"
 
 
@@ -65,7 +66,7 @@ def load_networks(args: argparse.Namespace, **images: Any) -> dict[str, Network]
 
 
 def refuse_files(networks: list[str], what: str) -> None:
-    """Raise ValueError for a network in an ONNX file, whose layers nothing can be done with.
+    """Raise ValueError for a network in an exported file, whose layers nothing can be done with.
 
     Args:
         what: is refused, as "diagnosed".
@@ -73,10 +74,10 @@ def refuse_files(networks: list[str], what: str) -> None:
     from aa_plugins.hosts import Host, host_of
 
     for network in networks:
-        if host_of(network) is Host.ONNX:
+        if host_of(network) is Host.EXPORTED:
             raise ValueError(
-                f"{network} can't be {what}, as the layers of an ONNX file can't be reached: take "
-                "the network that it was exported from; consistency, flicker and report run it"
+                f"{network} can't be {what}, as the layers of an exported file can't be reached: "
+                "take the network that it was exported from; consistency, flicker and report run it"
             )
 
 
@@ -94,7 +95,7 @@ def task_of_all(networks: Mapping[str, Network]) -> str:
 
 def names_of(networks: list[str]) -> list[str]:
     """A name for each network: its own without its host or folder, numbered where they repeat."""
-    stems = [Path(n).stem if n.endswith((".py", ".yaml", ".yml", ".onnx")) else n for n in networks]
+    stems = [Path(n).stem if n.endswith(ENDINGS) else n for n in networks]
     stems = [stem.rpartition(":")[2] for stem in stems]
     return [
         stem if stems.count(stem) == 1 else f"{stem}-{stems[: i + 1].count(stem)}"
@@ -106,7 +107,7 @@ def _load(args: argparse.Namespace, network: str, weights: str, images: dict) ->
     from aa_plugins.hosts import Host, host_of
     from aa_plugins.hosts.interface import load_network
 
-    if weights == OWN and host_of(network) not in (Host.PLAIN, Host.ONNX):
+    if weights == OWN and host_of(network) not in (Host.PLAIN, Host.EXPORTED):
         raise ValueError(f"{network} has no weights: name them with --weights")
     given = {name: getattr(args, name) for name in ("task", "classes", "data_root", "device")}
     given |= {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aa_plugins.config import AAConfig
 
-NETWORK = "a config, timm:NAME, torchvision:NAME, an .onnx file or MODULE:FUNCTION"
+NETWORK = "a config, timm:NAME, torchvision:NAME, an .onnx or .xml file or MODULE:FUNCTION"
 
 
 def add_aa(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ aa-plugins report A.py B.py --weights a.pth b.pth --photos photos --data-root da
 aa-plugins report plain.onnx blur.onnx --photos photos
 
 Numbers are of a config's own test set, and of the photos for other networks. Layers are looked into
-but for ONNX files, whose predictions alone can be.
+but for exported files, whose predictions alone can be.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     found = {
         name: examine(name, network, pictures)
         for (name, network), host in zip(networks.items(), hosts)
-        if host is not Host.ONNX
+        if host is not Host.EXPORTED
     }
     page = page_of(args, rows, film, causes(found) if found else [])
     path = args.out / "report.html"
@@ -81,7 +81,7 @@ def page_of(args: argparse.Namespace, rows: list[str], film, causes: list) -> Pa
     report = comparison("How much it flickers", records, task, notes=notes)
     numbers = report.page().sections
     if not causes:
-        text = "Layers of an ONNX file can't be looked into: this page shows predictions alone."
+        text = "Layers of an exported file can't be looked into: this page shows predictions alone."
         causes = [Section("Where it comes from", text)]
     sections = [Section("As the image moves", "", [film]), *causes, *numbers]
     return Page("What flickers, and why", verdict(task.name, report.results), sections, notes)

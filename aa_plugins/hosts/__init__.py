@@ -13,7 +13,7 @@ from aa_plugins.config_files import get_config_file
 
 FORMS = (
     "a config (.py of MMSegmentation, .yaml or LazyConfig of Detectron2), timm:NAME, "
-    "torchvision:NAME, an .onnx file or MODULE:FUNCTION"
+    "torchvision:NAME, an .onnx or .xml file or MODULE:FUNCTION"
 )
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -25,7 +25,7 @@ class Host(Enum):
     DETECTRON2 = "detectron2"
     TORCHVISION = "torchvision"
     TIMM = "timm"
-    ONNX = "onnx"
+    EXPORTED = "exported"
     PLAIN = "plain"
 
     @property
@@ -34,7 +34,7 @@ class Host(Enum):
         titles = {
             "mmseg": "MMSegmentation",
             "detectron2": "Detectron2",
-            "onnx": "ONNX",
+            "exported": "exported files",
             "plain": "plain torch",
         }
         return titles.get(self.value, self.value)
@@ -64,8 +64,8 @@ def host_of(network: str | Path) -> Host:
     for host in (Host.TIMM, Host.TORCHVISION):
         if name.startswith(f"{host.value}:"):
             return host
-    if name.endswith(".onnx"):
-        return Host.ONNX
+    if name.endswith((".onnx", ".xml")):
+        return Host.EXPORTED
     if FUNCTION.fullmatch(name):
         return Host.PLAIN
     path = config_path(network)

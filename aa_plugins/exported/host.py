@@ -1,4 +1,4 @@
-"""A network in an ONNX file, run by ONNX Runtime: "FILE.onnx".
+"""A network in an exported file: "FILE.onnx", run by ONNX Runtime, or OpenVINO's "FILE.xml".
 
 It takes images (N, 3, H, W), of any size where its file leaves height and width free. What it gives
 says what it does: scores (N, classes) of a classifier, (N, classes, h, w) of a segmentor, or
@@ -14,40 +14,45 @@ import numpy as np
 import torch
 from torch import nn
 
+from aa_plugins.evaluation.identity import files_fingerprint
+from aa_plugins.exported.engines import ENGINES, Port, total_stride
 from aa_plugins.hosts.interface import Request, SizeRefused
 from aa_plugins.hosts.module import ModuleNetwork, network_of
 
 INSTANCES = ("boxes", "labels", "scores")
-SPATIAL = ("Conv", "MaxPool", "AveragePool")
 
 
 def load(request: Request) -> ModuleNetwork:
     """The network of a file.
 
     Raises:
-        FileNotFoundError, ModuleNotFoundError: where the file or ONNX Runtime is missing.
-        ValueError: for a file that isn't ONNX or takes or gives something else; for weights or a
+        FileNotFoundError, ModuleNotFoundError: where the file or its runtime is missing.
+        ValueError: for a file that can't be read or takes or gives something else; for weights or a
             conversion, as a file's layers stay as they are.
     """
     request.refuse("weights", "aa", why="as the file has its weights and its layers")
-    if not Path(request.network).is_file():
-        raise FileNotFoundError(f"no file {request.network}: give the path of an .onnx file")
-    model = OnnxModule(request.network)
+    path = Path(request.network)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: give the path of an {path.suffix} file")
+    model = ExportedModule(path)
     network = network_of(
         model,
         request.task or model.task,
         request,
         num_classes=request.classes or model.num_classes,
-        stride=total_stride(request.network),
+        stride=total_stride(model.engine),
         size=model.size,
     )
-    network.weights, network.name = request.network, Path(request.network).stem
+    # Of OpenVINO's two files the other one holds the numbers.
+    weights = path.with_suffix(".bin")
+    network.weights = weights if path.suffix == ".xml" and weights.is_file() else path
+    network.name = path.stem
     return network
 
 
-class OnnxModule(nn.Module):
-    """A session of ONNX Runtime as a module: (N, 3, H, W) → scores, or as torchvision's detectors
-    a list of images (3, H, W) → a list of mappings.
+class ExportedModule(nn.Module):
+    """A file as a module: (N, 3, H, W) → scores, or as torchvision's detectors a list of images
+    (3, H, W) → a list of mappings.
 
     Attributes:
         task: what its outputs make of it.
@@ -55,25 +60,15 @@ class OnnxModule(nn.Module):
         num_classes: where the file says.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        try:
-            import onnxruntime
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(
-                f"{path} needs onnxruntime: pip install onnxruntime"
-            ) from None
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # whatever the runtime says of a file that it can't read
-            line = str(error).strip().splitlines()[0]
-            raise ValueError(f"{path} can't be read as ONNX ({line}): export it again") from None
-        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        self.engine = ENGINES[path.suffix](path)
+        self.graph = files_fingerprint([path])
+        inputs, outputs = self.engine.inputs, self.engine.outputs
         if len(inputs) != 1 or len(inputs[0].shape) not in (3, 4):
-            takes = ", ".join(f"{one.name} {one.shape}" for one in inputs)
-            raise ValueError(f"{path} takes {takes}: it must take one tensor (N, 3, H, W)")
+            raise ValueError(
+                f"{path} takes {_listed(inputs)}: it must take one tensor (N, 3, H, W)"
+            )
         self.input, self.names = inputs[0], [one.name for one in outputs]
         sides = self.input.shape[-2:]
         self.size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
@@ -84,11 +79,13 @@ class OnnxModule(nn.Module):
             self.task = "classification" if len(shape) == 2 else "semantic"
             self.num_classes = shape[1] if isinstance(shape[1], int) else None
         else:
-            gives = ", ".join(f"{one.name} {one.shape}" for one in outputs)
             raise ValueError(
-                f"{path} gives {gives}: it must give scores (N, classes) or (N, classes, h, w), or "
-                f"outputs named {', '.join(INSTANCES)}"
+                f"{path} gives {_listed(outputs)}: it must give scores (N, classes) or "
+                f"(N, classes, h, w), or outputs named {', '.join(INSTANCES)}"
             )
+
+    def extra_repr(self) -> str:
+        return self.graph  # of OpenVINO's two files it isn't in the one with the weights
 
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> Any:
         if self.task == "instance":
@@ -108,23 +105,8 @@ class OnnxModule(nn.Module):
                 f"the file takes {'×'.join(map(str, fixed))} alone, not {height}×{width}: export "
                 "it with free height and width"
             )
-        return self.session.run(None, {self.input.name: images.cpu().numpy()})
+        return self.engine.run(images.cpu().numpy())
 
 
-def total_stride(path: str | Path) -> int:
-    """S of an ONNX file: the largest product of strides along a path from the image, at least 2.
-
-    A map that is resized, or whose size is computed, starts again at 1.
-    """
-    import onnx
-
-    strides: dict[str, int] = {}
-    for node in onnx.load(str(path), load_external_data=False).graph.node:
-        reached = max((strides.get(name, 1) for name in node.input), default=1)
-        if node.op_type in SPATIAL:
-            given = next((a.ints for a in node.attribute if a.name == "strides"), [1])
-            reached *= max(given)
-        elif node.op_type in ("Resize", "ConvTranspose", "DepthToSpace"):
-            reached = 1
-        strides.update(dict.fromkeys(node.output, reached))
-    return max(2, max(strides.values(), default=2))
+def _listed(ports: list[Port]) -> str:
+    return ", ".join(f"{one.name} [{', '.join(map(str, one.shape))}]" for one in ports)

@@ -1,4 +1,4 @@
-"""Networks in ONNX files: measured as the network that they were exported from."""
+"""Networks in exported files: measured as the network that they were exported from."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from PIL import Image
 from torch import nn
 
 from aa_plugins.command import run
+from aa_plugins.export.formats import OpenVino
 from aa_plugins.hosts.interface import load_network
 from aa_plugins.hosts.module import ModuleNetwork, Preparation
 
 pytest.importorskip("onnx", reason="onnx isn't installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")
+pytest.importorskip("openvino", reason="openvino isn't installed")
 
 
 class Detector(nn.Module):
@@ -43,15 +45,19 @@ def scores() -> nn.Module:
 def written(model: nn.Module, path, free: bool = True, **options) -> str:
     example = torch.zeros(3, 48, 64) if isinstance(model, Detector) else torch.zeros(1, 3, 48, 64)
     axes = {example.ndim - 2: "height", example.ndim - 1: "width"} if free else {}
+    graph = path.with_suffix(".onnx")
     torch.onnx.export(
         model,
         (example,),
-        path,
+        graph,
         dynamo=False,
         input_names=["image"],
         dynamic_axes={"image": axes},
         **options,
     )
+    if path.suffix == ".xml":
+        OpenVino.convert(graph, path)
+        graph.unlink()
     return str(path)
 
 
@@ -65,9 +71,10 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.mark.parametrize("file", ["net.onnx", "net.xml"])
 @pytest.mark.parametrize(("build", "task"), [(scores, "classification"), (dense, "semantic")])
-def test_it_says_what_the_network_says(build, task, tmp_path, photos):
-    network = load_network(written(build(), tmp_path / "net.onnx"), data=photos)
+def test_it_says_what_the_network_says(build, task, file, tmp_path, photos):
+    network = load_network(written(build(), tmp_path / file), data=photos)
     assert network.task == task and network.stride == 4 and network.num_classes == 4
     twin = ModuleNetwork(build(), task, preparation=Preparation())
     assert twin.stride == network.stride
@@ -76,9 +83,10 @@ def test_it_says_what_the_network_says(build, task, tmp_path, photos):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_detections_by_their_names(tmp_path):
+@pytest.mark.parametrize("file", ["net.onnx", "net.xml"])
+def test_detections_by_their_names(file, tmp_path):
     names = {"output_names": ["boxes", "labels", "scores"]}
-    network = load_network(written(Detector(), tmp_path / "net.onnx", **names))
+    network = load_network(written(Detector(), tmp_path / file, **names))
     assert network.task == "instance"
     image = torch.rand(3, 40, 56)
     (found,) = network.predict([image])
@@ -87,7 +95,7 @@ def test_detections_by_their_names(tmp_path):
 
 
 def test_consistency_flicker_and_report_run_it(tmp_path, photos, capsys):
-    a, b = (written(scores(), tmp_path / f"{name}.onnx") for name in "ab")
+    a, b = (written(scores(), tmp_path / name) for name in ("a.onnx", "b.xml"))
     sizes = ["--size", "32", "48"]
     out = ["--out", str(tmp_path / "out")]
     assert run("consistency", [a, "--data", str(photos), *sizes, *out, "--debug"]) == 0
@@ -139,22 +147,26 @@ def test_report_of_networks_that_can_be_looked_into(tmp_path, photos, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["diagnose", "N", "--photos", "P"], "layers of an ONNX file can't be reached"),
-        (["stabilize", "N", "--photos", "P"], "layers of an ONNX file can't be reached"),
-        (["export", "N", "--out", "x.pt2"], "layers of an ONNX file can't be reached"),
-        (["inspect", "N"], "layers of an ONNX file can't be reached"),
+        (["diagnose", "N", "--photos", "P"], "layers of an exported file can't be reached"),
+        (["stabilize", "N", "--photos", "P"], "layers of an exported file can't be reached"),
+        (["export", "N", "--out", "x.pt2"], "layers of an exported file can't be reached"),
+        (["inspect", "N"], "layers of an exported file can't be reached"),
         (["flicker", "none.onnx", "--photos", "P"], "no file none.onnx"),
         (["flicker", "B", "--photos", "P"], "can't be read as ONNX"),
+        (["flicker", "X", "--photos", "P"], "can't be read as OpenVINO's"),
+        (["flicker", "none.xml", "--photos", "P"], "no file none.xml"),
         (["flicker", "N", "--photos", "P", "--aa", "filter=blur"], "its weights and its layers"),
         (["flicker", "F", "--photos", "P"], "export it with free height and width"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments, message, tmp_path, photos, capsys):
     (tmp_path / "broken.onnx").write_bytes(b"not a graph")
+    (tmp_path / "broken.xml").write_bytes(b"not a graph")
     files = {
         "N": written(dense(), tmp_path / "net.onnx"),
         "F": written(dense(), tmp_path / "fixed.onnx", free=False),
         "B": str(tmp_path / "broken.onnx"),
+        "X": str(tmp_path / "broken.xml"),
         "P": str(photos),
     }
     assert run(arguments[0], [files.get(a, a) for a in arguments[1:]]) == 1

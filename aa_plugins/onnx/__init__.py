@@ -1,1 +1,0 @@
-"""Networks in ONNX files: predictions can be measured, layers can't be looked into."""
