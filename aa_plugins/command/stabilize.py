@@ -111,7 +111,8 @@ def settings_of(args: argparse.Namespace, network: Network, size: tuple[int, int
     """Settings that fit the network, and what --set changes.
 
     Args:
-        size: of a prepared photo; views are the largest multiple of the stride that can move in it.
+        size: of a prepared photo; views are the largest multiple of the stride that can move in it,
+            but a classifier's as large as those it is tested on: some take no other size.
     """
     from aa_plugins.training import Settings
 
@@ -119,6 +120,8 @@ def settings_of(args: argparse.Namespace, network: Network, size: tuple[int, int
     if network.task == "instance":  # whose images have one height or width in common, not both
         size = (min(size), min(size))
     views = [(side - stride + 1) // stride * stride for side in size]
+    if network.task == "classification":
+        views = [part.stop - part.start for part in network.window(*size)]
     given = {"stride": stride, "size": views, **assignments("--set", args.set)}
     known = Settings.__dataclass_fields__
     if unknown := sorted(set(given) - set(known)):
