@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
     """A classifier's weights, photos, a video of one of them, and a module with a segmentor."""
     folder = tmp_path_factory.mktemp("see")
     torch.save(timm.create_model("test_resnet").state_dict(), folder / "plain.pth")
-    torch.save(timm.create_model("test_vit").state_dict(), folder / "one_size.pth")
+    torch.save(timm.create_model("test_vit_relpos").state_dict(), folder / "one_size.pth")
     random = np.random.default_rng(0)
     (folder / "photos").mkdir()
     for number in range(2):
@@ -85,7 +85,7 @@ def test_flicker_of_a_segmentor_on_a_video(folder, tmp_path, monkeypatch):
 )
 def test_a_classifier_that_takes_one_size_gets_it(folder, tmp_path, command, images):
     option, place, *rest = images
-    arguments = ["timm:test_vit", "--weights", str(folder / "one_size.pth"), option]
+    arguments = ["timm:test_vit_relpos", "--weights", str(folder / "one_size.pth"), option]
     arguments += [str(folder / place), *rest, "--out", str(tmp_path), "--debug"]
     assert run(command, arguments) == 0
     assert (tmp_path / f"{command}.html").is_file()

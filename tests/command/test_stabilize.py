@@ -49,8 +49,8 @@ def test_a_classifier_with_filters_put_in(photos, weights, tmp_path, capsys):
 
 def test_a_classifier_that_takes_one_size_gets_it(photos, tmp_path):
     path, out = tmp_path / "one_size.pth", tmp_path / "out"
-    torch.save(timm.create_model("test_vit").state_dict(), path)
-    arguments = ["timm:test_vit", "--weights", str(path), "--photos", str(photos)]
+    torch.save(timm.create_model("test_vit_relpos").state_dict(), path)
+    arguments = ["timm:test_vit_relpos", "--weights", str(path), "--photos", str(photos)]
     assert run("stabilize", [*arguments, "--out", str(out), *QUICK[3:], "--debug"]) == 0
     assert (out / "stabilized.pth").is_file()
 

@@ -44,7 +44,8 @@ NETWORKS = {
 
 
 def runtime_suite(rounds: int, device: str) -> Iterator[Rows]:
-    """Inference on the CPU at 224×224, batch 1, of files with free sizes; DeepLabv3+ at 512×1024.
+    """Inference on the CPU, batch 1: classifiers at 224×224, DeepLabv3+ at 512×1024, and of Mask
+    R-CNN the backbone with its pyramid at 832×1088.
 
     Args:
         device: "cpu", as the command says before.
@@ -58,6 +59,13 @@ def runtime_suite(rounds: int, device: str) -> Iterator[Rows]:
         plain, x = deeplab("cpu")
         case = "DeepLabv3+ R-101, 512×1024"
         yield _compare(case, plain, x, False, rounds, lambda model: model.backbone)
+    if find_spec("detectron2"):
+        from benchmark.hosts import mask_rcnn
+
+        x = torch.randn(1, 3, 832, 1088)
+        case = "Mask R-CNN's R-101 and FPN, 832×1088"
+        backbone = mask_rcnn("cpu")[0].backbone
+        yield _compare(case, backbone, x, False, rounds, lambda model: model.bottom_up)
 
 
 def _compare(
