@@ -61,6 +61,36 @@ def total_stride(
     return max(strides)
 
 
+def stride_at(network: nn.Module, image: torch.Tensor) -> int:
+    """S of a network whose input has one size only: the most times that the image is as high and as
+    wide as one of the maps its output depends on, where that is a whole number. Pooled to a fixed
+    size a map counts, too: at one size it can't be told from a strided one.
+
+    Args:
+        network: in eval mode.
+        image: (N, C, H, W), as it takes it.
+
+    Raises:
+        ValueError: where there is no such map.
+    """
+    height, width = image.shape[-2:]
+    sides = {
+        pair
+        for calls in _shapes(network, network, image, True)
+        for shape in calls
+        if shape is not None and len(shape) == 4
+        for pair in (shape[2:], shape[1:3])  # channels first, or last as in Swin
+    }
+    alike = [(h, w) for h, w in sides if min(h, w) > 1 and height * w == width * h]
+    strides = [height // h for h, _ in alike if height % h == 0]
+    if not strides:
+        raise ValueError(
+            f"no map of {type(network).__name__} is a whole number of times smaller than its input "
+            f"of {height}×{width}: state its total stride as the protocol's"
+        )
+    return max(strides)
+
+
 def _shapes(
     network: nn.Module, run: Callable[[torch.Tensor], Any], image: torch.Tensor, read: bool
 ) -> list[list[Shape | None]]:

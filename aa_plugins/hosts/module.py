@@ -31,7 +31,7 @@ from aa_plugins.evaluation import (
     require_finite_weights,
     run_identity,
 )
-from aa_plugins.evaluation.stride import total_stride
+from aa_plugins.evaluation.stride import stride_at, total_stride
 from aa_plugins.evaluation.tasks import TASKS
 from aa_plugins.evaluation.views import ViewPlan
 from aa_plugins.hosts import detector
@@ -123,7 +123,11 @@ class ModuleNetwork(Network):
             return self._stride
         if self.task == "instance":
             return detector.stride_of(self.model)
-        return max(2, total_stride(self.model))  # a shift by 1 is never one of whole strides
+        try:
+            stride = total_stride(self.model)
+        except (AssertionError, RuntimeError):  # it takes no other size than its own
+            stride = stride_at(self.model, self.example())
+        return max(2, stride)  # a shift by 1 is never one of whole strides
 
     def example(self) -> torch.Tensor:
         size = self.preparation.size or USUAL

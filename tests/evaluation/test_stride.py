@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from aa_plugins.evaluation.stride import total_stride
+from aa_plugins.evaluation.stride import stride_at, total_stride
 
 
 def conv(stride, dilation=1):
@@ -98,3 +98,18 @@ def test_strides_that_timm_states(name, options, stride):
     timm = pytest.importorskip("timm")
     network = timm.create_model(name, features_only=True, **options)
     assert total_stride(network) == stride == max(network.feature_info.reduction())
+
+
+@pytest.mark.parametrize("size", [(96, 128), (160, 160)])
+def test_a_network_of_one_size(size):
+    class OneSize(nn.Sequential):
+        def forward(self, x):
+            assert x.shape[-2:] == size, "another size"
+            return super().forward(x).mean((2, 3))
+
+    network = OneSize(conv(2), conv(4), nn.Conv2d(3, 3, 3, 2, 2), nn.Conv2d(3, 3, 3, 1, 1)).eval()
+    with pytest.raises(AssertionError, match="another size"):
+        total_stride(network)
+    assert stride_at(network, torch.zeros(1, 3, *size)) == 8  # the last ones: 7×9 or 11×11
+    with pytest.raises(ValueError, match="state its total stride"):
+        stride_at(nn.Conv2d(3, 3, 5).eval(), torch.zeros(1, 3, *size))
