@@ -32,6 +32,7 @@ class Engine(ABC):
     """A file, ready to run.
 
     Attributes:
+        title: of the format.
         inputs, outputs: of the network.
 
     Raises:
@@ -39,6 +40,7 @@ class Engine(ABC):
         ValueError: for a file that it can't read.
     """
 
+    title: str
     inputs: list[Port]
     outputs: list[Port]
 
