@@ -34,7 +34,7 @@ class Host(Enum):
         titles = {
             "mmseg": "MMSegmentation",
             "detectron2": "Detectron2",
-            "exported": "exported files",
+            "exported": "an exported file",
             "plain": "plain torch",
         }
         return titles.get(self.value, self.value)
