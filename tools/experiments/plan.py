@@ -195,6 +195,11 @@ def load(path: str | Path) -> Experiment:
         raise ValueError(f"{path}: unknown field {unknown[0]!r}")
     for name in ("seeds", "columns", "options"):
         values[name] = tuple(values.get(name, ()))
+    for claim in values.get("claims", ()):
+        if unknown := sorted(set(claim) - set(Claim.__dataclass_fields__)):
+            raise ValueError(
+                f"{path}: unknown field {unknown[0]!r} of a claim: quote texts with commas"
+            )
     values["claims"] = tuple(Claim(**claim) for claim in values.get("claims", ()))
     if "start" in values:
         values["start"] = Start(**values["start"])

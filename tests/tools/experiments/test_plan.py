@@ -88,6 +88,7 @@ def test_a_shared_variant_is_the_other_experiments_run(small):
         ("title: Small", "titel: Small", "unknown field 'titel'"),
         ("columns:", "seed_options: {2: [a=1]}\ncolumns:", "seed_options are of seed 2, which"),
         ("against: none", "against: nothing", "is about unknown 'nothing'"),
+        ("better, metric", "better, too, metric", "unknown field 'too' of a claim: quote texts"),
         ("against: none", "direction: up", "direction='up': choose one of higher, lower, zero"),
         ("wide: {", "wide one: {", "variant 'wide one' names a folder"),
         ("task:", "start: {experiment: small, variant: tall}\ntask:", "variant 'tall', seeds"),
