@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from aa_plugins.exported.engines import ENGINES
+
 CALIBRATION = 64  # photos
 FILTERS = "aa_plugins.export.filters"  # the modules whose nodes are a filter's
 
@@ -82,18 +84,9 @@ def input_shape(path: Path) -> list[int]:
     Raises:
         ValueError: for a file of another kind, or one whose sizes are free.
     """
-    if path.suffix == ".onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        shape = session.get_inputs()[0].shape
-    elif path.suffix == ".xml":
-        import openvino
-
-        sides = openvino.Core().read_model(path).input().partial_shape
-        shape = [side.get_length() if side.is_static else str(side) for side in sides]
-    else:
-        raise ValueError(f"{path}: only .onnx and .xml files are quantized")
+    if path.suffix not in ENGINES:
+        raise ValueError(f"{path}: only {' and '.join(ENGINES)} files are quantized")
+    shape = list(ENGINES[path.suffix](path).inputs[0].shape)
     if not all(isinstance(side, int) for side in shape):
         raise ValueError(f"{path} takes {shape}: export it for one size (--fixed)")
     return shape
